@@ -1,0 +1,144 @@
+"""What a request will ask of the KV pool, before it is sent: prompt tokens with a bound, and a forecast of its output.
+
+`Shape` is what can be seen of a request without a tokenizer; a `DemandModel` per served model turns it into a `Demand`
+and learns from how requests ended.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from dataclasses import dataclass
+
+from estimator.output_length import OutputForecast, OutputLengths
+from estimator.prompt_length import PromptLengths, Terms
+
+LEAST_SHARE = 0.5
+"""Part of an estimated prompt that is taken to be there for certain; of an image nothing is, engines scale them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A request's size as it stands in its body."""
+
+    text_bytes: int
+    """Bytes of prompt text as it stands in the JSON, tool definitions in, image data out; 0 with `token_prompts`."""
+    messages: int = 0
+    images: int = 0
+    token_prompts: tuple[int, ...] = ()
+    """Lengths of prompts given as token ids: exact."""
+    prompts: int = 1
+    n: int = 1
+    max_tokens: int | None = None
+    """What the client set, or the endpoint's own default; None where the engine generates to the end of its context."""
+    stream: bool = False
+    output: bool = True
+    """False for embeddings: nothing is generated."""
+    counted_tokens: int | None = None
+    """Tokens of all prompts together as a tokenizer counted them, if one is configured: exact."""
+
+    @property
+    def terms(self) -> Terms:
+        """What the prompt's length is learnt from."""
+        return (self.text_bytes, self.messages, self.prompts, self.images)
+
+
+class End(enum.Enum):
+    """Why an answer stopped growing."""
+
+    STOP = "stop"
+    """It came to its own end."""
+    LENGTH = "length"
+    """It hit `max_tokens`: it would have been longer."""
+    CUT = "cut"
+    """Its client left or its engine failed: it might have been longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What admission reserves memory by."""
+
+    n: int
+    """Sequences generated per prompt."""
+    prompts: tuple[int, ...]
+    """Per prompt, a number of tokens that it rarely exceeds; its exact length where that is known."""
+    prompt_tokens: int
+    """Expected tokens of all prompts together."""
+    output_tokens_max: int
+    """Hard end of each sequence's output: with its prompt's bound never beyond the context."""
+    output: OutputForecast
+    prompt_tokens_least: int | None = None
+    """So many tokens all prompts together have for certain; None where their length is known exactly."""
+
+    @property
+    def sequences(self) -> int:
+        """Sequences that the engine runs for the request."""
+        return self.n * len(self.prompts)
+
+    def output_bound(self, risk: float, generated: int = 0) -> int:
+        """Tokens that one sequence's output stays within, but for a chance of `risk`.
+
+        Args:
+            risk: 0 to 1; 0 gives the hard end.
+            generated: tokens of it that are there already, without an end.
+        """
+        if generated >= self.output_tokens_max:
+            return generated
+        return min(self.output_tokens_max, self.output.quantile(1 - risk, generated))
+
+
+class DemandModel:
+    """Prices the requests of one served model, and learns from those that ended."""
+
+    __slots__ = ("output_lengths", "prompt_lengths")
+
+    def __init__(
+        self, prompt_lengths: PromptLengths | None = None, output_lengths: OutputLengths | None = None
+    ) -> None:
+        self.prompt_lengths = prompt_lengths or PromptLengths()
+        self.output_lengths = output_lengths or OutputLengths()
+
+    def estimate(self, shape: Shape, *, context_tokens: int) -> Demand:
+        """Price a request on a model that takes `context_tokens` of prompt and output together.
+
+        An exact length is passed on even where it exceeds the context. An estimated one is not: the engine itself
+        turns longer prompts away at no cost, so they never hold memory, and a guess must not refuse a request.
+        """
+        least: int | None = None
+        if shape.token_prompts:
+            prompts: tuple[int, ...] = shape.token_prompts
+            expected = sum(prompts)
+        elif shape.counted_tokens is not None:
+            expected = shape.counted_tokens
+            prompts = (-(-expected // shape.prompts),) * shape.prompts
+        else:
+            estimate = self.prompt_lengths.expected(shape.terms)
+            room = max(1, context_tokens - 1 if shape.output else context_tokens)
+            bound = self.prompt_lengths.bound(estimate / shape.prompts)
+            prompts = (min(bound, room),) * shape.prompts
+            expected = min(math.ceil(estimate), sum(prompts))
+            text_bytes, messages, prompts_, _ = shape.terms
+            certain = int(self.prompt_lengths.expected((text_bytes, messages, prompts_, 0)) * LEAST_SHARE)
+            least = min(certain, expected)
+        output_max = max(1, context_tokens - max(prompts)) if shape.output else 0
+        if shape.max_tokens is not None and shape.max_tokens < output_max:
+            output_max = max(1, shape.max_tokens)
+        return Demand(shape.n, prompts, expected, output_max, self.output_lengths.forecast(), least)
+
+    def learn(self, shape: Shape, *, prompt_tokens: int | None, output_tokens: int | None, end: End) -> None:
+        """Take in how a request ended.
+
+        Args:
+            shape: as it was estimated.
+            prompt_tokens: of all prompts together, as the engine counted them; None if it did not say.
+            output_tokens: of all sequences together, or so many as arrived; None if unknown.
+            end: why its output stopped.
+        """
+        if prompt_tokens is not None and not shape.token_prompts:
+            self.prompt_lengths.learn(shape.terms, prompt_tokens)
+        if output_tokens is None or not shape.output:
+            return
+        sequences = shape.n * (len(shape.token_prompts) or shape.prompts)
+        # Engines count all sequences of a request in one sum. Its mean is one observation, however many there were:
+        # counted once per sequence it would make answers look more alike than they are.
+        self.output_lengths.learn(round(output_tokens / sequences), ended=end is End.STOP)

@@ -1,0 +1,1 @@
+"""Whether, when and where: admission without I/O."""

@@ -1,0 +1,202 @@
+"""Memory promised: one pool per generation of a backend, one lease per request that was sent there.
+
+A lease holds its pool, so that its release finds the right books even if the backend has restarted under the same
+name. Running totals answer in constant time; `check` recomputes them.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from dataclasses import dataclass, field
+
+from estimator.output_length import OutputForecast
+from gateway.admission.fit import blocks_at
+from gateway.domain import Capacity, Outcome, Ticket
+
+REPORT_MIN_S = 1.0
+"""A rate is believed from this age on: a short answer may come in one burst."""
+RELEASES_KEPT_S = 10.0
+"""How long a release is remembered, to explain a reading that was asked for just before it."""
+
+
+class LeaseState(enum.Enum):
+    """ACTIVE -> RELEASED, or ACTIVE -> DRAINING -> RELEASED; never back."""
+
+    ACTIVE = "active"
+    DRAINING = "draining"
+    RELEASED = "released"
+
+
+@dataclass(slots=True, eq=False)
+class Lease:
+    """The memory of one dispatched request. Only its pool changes it, but for `output`."""
+
+    ticket: Ticket
+    pool: Pool
+    started_at: float
+    bound_tokens: int
+    """Output per sequence that is reserved for; grows when the output outgrows it."""
+    output: OutputForecast
+    """How long its answer is expected to get; replaced as more is learned."""
+    state: LeaseState = LeaseState.ACTIVE
+    output_tokens: int = 0
+    """As reported, over all sequences."""
+    final_blocks: int = 0
+    """Held when every sequence has reached `bound_tokens`."""
+    ended_at: float = 0.0
+    ended_blocks: int = 0
+    """Held when it ended here."""
+    readings_since_end: int = 0
+
+    def generated(self, now: float, tokens_per_s: float) -> int:
+        """Output per sequence by now: reported where the request streams, else inferred from the time it runs."""
+        if self.ticket.streamed:
+            return self.output_tokens // self.ticket.demand.sequences
+        return min(self.bound_tokens, int((now - self.started_at) * tokens_per_s))
+
+    def blocks_at(self, generated: int) -> int:
+        """Pool blocks held when each sequence has generated so much."""
+        return blocks_at(self.pool.capacity, self.ticket, generated)
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A request that ended, and what it held then."""
+
+    at: float
+    started_at: float
+    sequences: int
+    blocks: int
+
+
+@dataclass(slots=True, eq=False)
+class Pool:
+    """The KV pool of one generation of a backend, and who holds what of it."""
+
+    capacity: Capacity
+    generation: str
+    leases: dict[int, Lease] = field(default_factory=dict)
+    """Active ones, by ticket id."""
+    draining: list[Lease] = field(default_factory=list)
+    """Those that wait for the engine to show their memory free, oldest end first."""
+    sequences: int = 0
+    """Of active leases."""
+    final_blocks: int = 0
+    """Sum over all leases of what each holds at its end; its peaks need not coincide, so it may exceed the pool."""
+    draining_blocks: int = 0
+    """The part of it that ended requests may still grow to, for all we know."""
+    tenant_blocks: dict[str, int] = field(default_factory=dict)
+    """The same sum by tenant."""
+    released: deque[Release] = field(default_factory=deque)
+    """Recent ends that proved their memory free."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nobody holds anything, as far as the ledger knows."""
+        return not self.leases and not self.draining
+
+    def lend(self, ticket: Ticket, bound_tokens: int, now: float) -> Lease:
+        """Open a lease for a request that is being sent to this backend."""
+        assert ticket.id not in self.leases, f"ticket {ticket.id} was sent twice"
+        lease = Lease(ticket, self, now, bound_tokens, ticket.demand.output)
+        self.leases[ticket.id] = lease
+        self.sequences += ticket.demand.sequences
+        self._set_final(lease, lease.blocks_at(bound_tokens))
+        return lease
+
+    def progress(self, lease: Lease, output_tokens: int, risk: float) -> None:
+        """Note how much a stream has generated; reserve more once it has outgrown its bound."""
+        if lease.state is not LeaseState.ACTIVE or output_tokens <= lease.output_tokens:
+            return
+        lease.output_tokens = output_tokens
+        demand = lease.ticket.demand
+        generated = output_tokens // demand.sequences
+        if generated >= lease.bound_tokens:
+            longer = min(demand.output_tokens_max, lease.output.quantile(1 - risk, generated))
+            lease.bound_tokens = max(generated, longer)
+            self._set_final(lease, lease.blocks_at(lease.bound_tokens))
+
+    def end(self, lease: Lease, outcome: Outcome, now: float, *, generated: int) -> bool:
+        """The request ended here. Its memory is free if the outcome proves it, else it drains.
+
+        Returns:
+            False if it had ended before: nothing was changed.
+        """
+        if lease.state is not LeaseState.ACTIVE:
+            return False
+        sequences = lease.ticket.demand.sequences
+        del self.leases[lease.ticket.id]
+        self.sequences -= sequences
+        lease.ended_at = now
+        lease.ended_blocks = lease.blocks_at(generated)
+        if outcome.proves_memory_is_free:
+            if outcome is not Outcome.NOT_SENT:
+                self._remember(Release(now, lease.started_at, sequences, lease.ended_blocks))
+            self._close(lease)
+        else:
+            lease.state = LeaseState.DRAINING
+            self.draining.append(lease)
+            self.draining_blocks += lease.final_blocks
+        return True
+
+    def free(self, leases: list[Lease]) -> None:
+        """These draining leases hold nothing any more."""
+        for lease in leases:
+            assert lease.state is LeaseState.DRAINING, lease.state
+            self.draining_blocks -= lease.final_blocks
+            self._close(lease)
+        self.draining = [lease for lease in self.draining if lease.state is LeaseState.DRAINING]
+
+    def resize(self, capacity: Capacity) -> None:
+        """The engine describes its pool anew: every lease is priced again."""
+        self.capacity = capacity
+        for lease in (*self.leases.values(), *self.draining):
+            self._set_final(lease, lease.blocks_at(lease.bound_tokens))
+        self.draining_blocks = sum(lease.final_blocks for lease in self.draining)
+
+    def resident_blocks(self, now: float, tokens_per_s: float) -> int:
+        """Blocks that active leases are taken to hold now."""
+        return sum(lease.blocks_at(lease.generated(now, tokens_per_s)) for lease in self.leases.values())
+
+    def fastest_tokens_per_s(self, now: float) -> float:
+        """Tokens per second of the sequence that has reported most for its time; 0 before any is old enough."""
+        rates = [
+            lease.output_tokens / lease.ticket.demand.sequences / (now - lease.started_at)
+            for lease in self.leases.values()
+            if lease.ticket.streamed and now - lease.started_at >= REPORT_MIN_S
+        ]
+        return max(rates, default=0.0)
+
+    def check(self) -> None:
+        """Assert that the totals equal the sum of the leases."""
+        assert all(lease.state is LeaseState.ACTIVE for lease in self.leases.values())
+        assert all(lease.state is LeaseState.DRAINING for lease in self.draining)
+        held = [*self.leases.values(), *self.draining]
+        assert self.final_blocks == sum(lease.final_blocks for lease in held), "final_blocks"
+        assert self.draining_blocks == sum(lease.final_blocks for lease in self.draining), "draining_blocks"
+        assert self.sequences == sum(lease.ticket.demand.sequences for lease in self.leases.values()), "sequences"
+        tenants: dict[str, int] = {}
+        for lease in held:
+            tenants[lease.ticket.tenant] = tenants.get(lease.ticket.tenant, 0) + lease.final_blocks
+        assert {tenant: blocks for tenant, blocks in tenants.items() if blocks} == self.tenant_blocks, "tenant_blocks"
+
+    def _close(self, lease: Lease) -> None:
+        self._set_final(lease, 0)
+        lease.state = LeaseState.RELEASED
+
+    def _remember(self, release: Release) -> None:
+        self.released.append(release)
+        while self.released[0].at < release.at - RELEASES_KEPT_S:
+            self.released.popleft()
+
+    def _set_final(self, lease: Lease, blocks: int) -> None:
+        change = blocks - lease.final_blocks
+        lease.final_blocks = blocks
+        self.final_blocks += change
+        tenant = lease.ticket.tenant
+        held = self.tenant_blocks.get(tenant, 0) + change
+        if held:
+            self.tenant_blocks[tenant] = held
+        else:
+            self.tenant_blocks.pop(tenant, None)

@@ -1,0 +1,106 @@
+"""The numbers that go with a refusal: what was needed, what there was, and when a retry would find room."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from gateway.admission import fit
+from gateway.admission.queue import Waiting
+from gateway.admission.roster import Roster
+from gateway.domain import Reason, Refusal, Ticket
+
+RETRY_MIN_S = 0.25
+RETRY_UNKNOWN_S = 5.0
+"""Advice where nothing can be predicted: no backend of the model is known."""
+PROMISED_MAX_S = 60.0
+"""Clients do not obey a longer wait, so nothing is promised beyond it."""
+JITTER_SHARE = 0.2
+GOLDEN_RATIO = 0.6180339887498949
+
+
+@dataclass(slots=True)
+class Promises:
+    """How much work was told to come back, by model, as the time until which it keeps the backends busy.
+
+    Without it, all who are refused in a burst would be sent to the same moment, where one of them finds room.
+    """
+
+    until: dict[str, float] = field(default_factory=dict)
+
+    def make(self, model: str, serve_s: float, now: float) -> float:
+        """Promise a turn behind those promised before; returns how much later than the present line that is."""
+        behind_s = min(PROMISED_MAX_S, max(0.0, self.until.get(model, now) - now))
+        self.until[model] = now + behind_s + serve_s
+        return behind_s
+
+
+def refusal(
+    waiting: Waiting, reason: Reason, roster: Roster, ahead: list[Waiting], promises: Promises, now: float
+) -> Refusal:
+    """Put the answer together.
+
+    Args:
+        waiting: the request that is turned away.
+        reason: why.
+        roster: the backends.
+        ahead: who would be served before a retry.
+        promises: to those who were turned away before it.
+        now: monotonic seconds.
+    """
+    if reason is Reason.TOO_LARGE:
+        return _too_large(waiting, roster, now)
+    return Refusal(
+        reason=reason,
+        retry_after_s=_retry_after_s(waiting, roster, ahead, promises, now),
+        need_tokens=need_tokens(waiting.ticket, roster),
+        headroom_tokens=_headroom_tokens(waiting, roster, now),
+        capacity_tokens=max((engine.capacity.tokens for engine in roster.engines_of(waiting.ticket)), default=0),
+        requests_ahead=len(ahead),
+        waited_s=now - waiting.arrived_at,
+    )
+
+
+def wait_s(waiting: Waiting, roster: Roster, ahead: list[Waiting], now: float) -> float | None:
+    """Predicted seconds until the first backend has room; None where there is nothing to predict from."""
+    ticket = waiting.ticket
+    engines = [engine for engine in roster.engines_of(ticket) if fit.could_fit(engine.capacity, ticket)]
+    work = sum(other.work for other in ahead) / max(1, len(engines))
+    waits = [engine.wait_s(ticket, work, now) for engine in engines]
+    waits += [provider.wait_s(ticket, now) for provider in roster.providers_of(ticket)]
+    return min(waits, default=None)
+
+
+def need_tokens(ticket: Ticket, roster: Roster) -> int:
+    """KV tokens that it is predicted to hold at its end, on the largest backend that may take it."""
+    engine = max(roster.engines_of(ticket), key=lambda engine: engine.capacity.tokens, default=None)
+    return engine.need_blocks(ticket) * engine.capacity.layout.block_tokens if engine is not None else 0
+
+
+def _too_large(waiting: Waiting, roster: Roster, now: float) -> Refusal:
+    engine, largest = roster.largest_for(waiting.ticket)
+    need, capacity = fit.excess(engine.capacity, waiting.ticket) if engine is not None else (0, 0)
+    return Refusal(
+        reason=Reason.TOO_LARGE,
+        need_tokens=need,
+        headroom_tokens=_headroom_tokens(waiting, roster, now),
+        capacity_tokens=capacity,
+        largest_max_tokens=max(0, largest),
+        waited_s=now - waiting.arrived_at,
+    )
+
+
+def _headroom_tokens(waiting: Waiting, roster: Roster, now: float) -> int:
+    engines = roster.engines_of(waiting.ticket)
+    return max((engine.headroom_blocks(now) * engine.capacity.layout.block_tokens for engine in engines), default=0)
+
+
+def _retry_after_s(waiting: Waiting, roster: Roster, ahead: list[Waiting], promises: Promises, now: float) -> float:
+    ticket = waiting.ticket
+    predicted = wait_s(waiting, roster, ahead, now)
+    base = RETRY_UNKNOWN_S
+    if predicted is not None:
+        rates = [engine.serve_s(waiting.work, now) for engine in roster.engines_of(ticket) if engine.is_ready(now)]
+        serve_s = 1 / sum(1 / seconds for seconds in rates) if rates else 0.0
+        base = max(predicted + promises.make(ticket.model, serve_s, now), RETRY_MIN_S)
+    # Clients that were refused together must not come back together. The golden ratio spreads successive ids evenly.
+    return base * (1 + JITTER_SHARE * (ticket.id * GOLDEN_RATIO % 1))

@@ -1,0 +1,261 @@
+"""HTTP/1.1 responses of engines: bytes in, payload out, no I/O; what is not plainly valid is an error.
+
+Strict on purpose: a response that two readers could frame differently must never leave a connection that is used again.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+import re
+from dataclasses import dataclass
+
+HEAD_MAX_BYTES = 16 * 1024
+HEADERS_MAX = 64
+INTERIM_RESPONSES_MAX = 8
+"""1xx answers before the real one; more is a flood."""
+TRAILERS_MAX_BYTES = 1024
+CONTENT_LENGTH_MAX_DIGITS = 12
+KEEPALIVE_MARGIN_S = 1.0
+"""Taken off the server's own `Keep-Alive: timeout`, so that it never closes while a request is on its way."""
+
+_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: [^\x00-\x08\x0a-\x1f\x7f]*)?")
+# Possessive, so that a long run of blanks costs one pass: the head comes from another machine.
+_HEADER = re.compile(rb"\r\n([!#$%&'*+\-.^_`|~0-9A-Za-z]++):[ \t]*+([^\x00-\x08\x0a-\x1f\x7f]*+)(?=\r\n|\Z)")
+_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,8})(?:;[^\x00\r\n]{0,256})?\r\n")
+_SIZE_LINE_BEGUN = re.compile(rb"[0-9A-Fa-f]{1,8}(?:;[^\x00\r\n]{0,256})?\r?")
+_KEEPALIVE_TIMEOUT = re.compile(rb"(?:^|[,;\s])timeout=([0-9]{1,6})\b", re.IGNORECASE)
+
+# What the chunked reader expects next, where it is not in the middle of a chunk with so many bytes left.
+_CHUNK_END = 0
+_CHUNK_SIZE = -1
+_TRAILERS = -2
+
+
+class MalformedResponseError(Exception):
+    """The response breaks HTTP/1.1 or a limit of ours. The text never holds bytes of the response."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Status and headers of a final response."""
+
+    status: int
+    headers: dict[bytes, bytes]
+    """Names in lower case; values of a repeated header are joined by a comma."""
+
+
+class _Mode(enum.Enum):
+    HEAD = enum.auto()
+    CHUNKED = enum.auto()
+    LENGTH = enum.auto()
+    UNTIL_CLOSE = enum.auto()
+    COMPLETE = enum.auto()
+
+
+class ResponseParser:
+    """Reads one response; feed it what arrives until `complete`."""
+
+    __slots__ = ("_buffer", "_interim_seen", "_is_bodiless", "_left_bytes", "_mode", "_rest", "head", "keepalive_s")
+
+    def __init__(self, *, is_bodiless: bool = False) -> None:
+        self.head: Head | None = None
+        self.keepalive_s = 0.0
+        """Seconds for which the connection may idle before its next request: 0 forbids reuse, infinite if not said."""
+        self._is_bodiless = is_bodiless
+        self._mode = _Mode.HEAD
+        self._buffer = bytearray()
+        self._rest = b""
+        self._left_bytes = 0
+        self._interim_seen = 0
+
+    @property
+    def complete(self) -> bool:
+        """Whether the response has ended, as its framing says."""
+        return self._mode is _Mode.COMPLETE
+
+    def feed(self, data: bytes) -> bytes:
+        """Take bytes of the socket, give the payload among them.
+
+        Raises:
+            MalformedResponseError: the response cannot be trusted from here on.
+        """
+        if self._mode is _Mode.CHUNKED:
+            return self._feed_chunked(data)
+        if self._mode is _Mode.HEAD:
+            return self._feed_head(data)
+        if self._mode is _Mode.UNTIL_CLOSE:
+            return data
+        if self._mode is _Mode.LENGTH:
+            return self._feed_length(data)
+        self.keepalive_s = 0.0
+        return b""
+
+    def feed_eof(self) -> None:
+        """The peer closed its side: the end of a body that has no other end."""
+        if self._mode is _Mode.UNTIL_CLOSE:
+            self._mode = _Mode.COMPLETE
+
+    def _feed_head(self, data: bytes) -> bytes:
+        buffer = self._buffer
+        seen = max(len(buffer) - 3, 0)
+        buffer += data
+        end = buffer.find(b"\r\n\r\n", seen)
+        if end < 0:
+            self._check_unfinished_head(seen)
+            return b""
+        if end > HEAD_MAX_BYTES:
+            raise MalformedResponseError("response head is too long")
+        block, rest = bytes(buffer[:end]), bytes(buffer[end + 4 :])
+        buffer.clear()
+        self._take_head(block)
+        return self.feed(rest) if rest else b""
+
+    def _check_unfinished_head(self, seen: int) -> None:
+        """Fail early on what can never become a head: the alternative is to wait for a timeout."""
+        buffer = self._buffer
+        if len(buffer) > HEAD_MAX_BYTES:
+            raise MalformedResponseError("response head is too long")
+        if not b"HTTP/1.".startswith(buffer[:7]):
+            raise MalformedResponseError("not an HTTP/1 response")
+        if buffer.count(b"\n", seen) != buffer.count(b"\r\n", max(seen - 1, 0)):
+            raise MalformedResponseError("bare LF in the response head")
+
+    def _take_head(self, block: bytes) -> None:
+        line, _, _ = block.partition(b"\r\n")
+        start = _STATUS_LINE.fullmatch(line)
+        if start is None:
+            raise MalformedResponseError("invalid status line")
+        headers = _parse_headers(block[len(line) :])
+        status = int(start[2])
+        if status == 101:
+            raise MalformedResponseError("protocol switch nobody asked for")
+        if status < 200:
+            self._interim_seen += 1
+            if self._interim_seen > INTERIM_RESPONSES_MAX:
+                raise MalformedResponseError("too many interim responses")
+            return
+        self._choose_framing(status, headers, is_http_1_1=start[1] == b"1")
+        self.head = Head(status, headers)
+
+    def _choose_framing(self, status: int, headers: dict[bytes, bytes], *, is_http_1_1: bool) -> None:
+        """RFC 9112 section 6.3, without its leniencies."""
+        encoding, length = headers.get(b"transfer-encoding"), headers.get(b"content-length")
+        if encoding is not None and (length is not None or encoding.lower() != b"chunked" or not is_http_1_1):
+            raise MalformedResponseError("ambiguous or unknown transfer coding")
+        if length is not None and (not length.isdigit() or len(length) > CONTENT_LENGTH_MAX_DIGITS):
+            raise MalformedResponseError("invalid content length")
+        if headers.get(b"content-encoding", b"identity").lower() != b"identity":
+            raise MalformedResponseError("content coding nobody asked for")
+        if is_http_1_1:
+            self.keepalive_s = _keepalive_s(headers)
+        if status in (204, 304) or self._is_bodiless:
+            self._mode = _Mode.COMPLETE
+        elif encoding is not None:
+            self._mode, self._left_bytes = _Mode.CHUNKED, _CHUNK_SIZE
+        elif length is not None:
+            self._left_bytes = int(length)
+            self._mode = _Mode.LENGTH if self._left_bytes else _Mode.COMPLETE
+        else:
+            self._mode, self.keepalive_s = _Mode.UNTIL_CLOSE, 0.0
+
+    def _feed_length(self, data: bytes) -> bytes:
+        left = self._left_bytes - len(data)
+        if left > 0:
+            self._left_bytes = left
+            return data
+        self._finish(surplus_bytes=-left)
+        return data[: self._left_bytes]
+
+    def _feed_chunked(self, data: bytes) -> bytes:
+        if self._rest:
+            data = self._rest + data
+            self._rest = b""
+        at, end = 0, len(data)
+        if self._left_bytes == _CHUNK_SIZE and data.endswith(b"\r\n"):
+            # The common case, one event in one chunk in one segment, at half the cost of the general way.
+            line = _SIZE_LINE.match(data)
+            if line is not None and 0 < end - line.end() - 2 == int(line[1], 16):
+                return data[line.end() : -2]
+        parts: list[bytes] = []
+        while at < end and self._mode is _Mode.CHUNKED:
+            left = self._left_bytes
+            if left > 0:
+                stop = min(at + left, end)
+                parts.append(data[at:stop])
+                self._left_bytes = left - (stop - at)
+                at = stop
+            elif left == _CHUNK_SIZE:
+                at = self._take_chunk_size(data, at)
+            elif left == _CHUNK_END:
+                at = self._take_chunk_end(data, at)
+            else:
+                at = self._take_trailers(data, at)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _take_chunk_size(self, data: bytes, at: int) -> int:
+        line = _SIZE_LINE.match(data, at)
+        if line is not None:
+            self._left_bytes = int(line[1], 16) or _TRAILERS
+            return line.end()
+        if _SIZE_LINE_BEGUN.fullmatch(data, at) is None:
+            raise MalformedResponseError("invalid chunk size")
+        return self._wait_for_more(data, at)
+
+    def _take_chunk_end(self, data: bytes, at: int) -> int:
+        if data.startswith(b"\r\n", at):
+            self._left_bytes = _CHUNK_SIZE
+            return at + 2
+        if data[at:] != b"\r":
+            raise MalformedResponseError("chunk does not end where its size says")
+        return self._wait_for_more(data, at)
+
+    def _take_trailers(self, data: bytes, at: int) -> int:
+        if data.startswith(b"\r\n", at):
+            stop = at + 2
+        else:
+            last_line_end = data.find(b"\r\n\r\n", at, at + TRAILERS_MAX_BYTES)
+            if last_line_end < 0:
+                if len(data) - at > TRAILERS_MAX_BYTES:
+                    raise MalformedResponseError("trailers are too long")
+                return self._wait_for_more(data, at)
+            stop = last_line_end + 4
+        self._finish(surplus_bytes=len(data) - stop)
+        return stop
+
+    def _wait_for_more(self, data: bytes, at: int) -> int:
+        self._rest = data[at:]
+        return len(data)
+
+    def _finish(self, *, surplus_bytes: int) -> None:
+        self._mode = _Mode.COMPLETE
+        if surplus_bytes:
+            self.keepalive_s = 0.0
+
+
+def _parse_headers(block: bytes) -> dict[bytes, bytes]:
+    lines = block.count(b"\r\n")
+    if lines > HEADERS_MAX:
+        raise MalformedResponseError("too many response headers")
+    fields = _HEADER.findall(block)
+    if len(fields) != lines:
+        # Folded lines, blanks before the colon, control characters and bare CR or LF all end here.
+        raise MalformedResponseError("invalid response header")
+    headers: dict[bytes, bytes] = {}
+    for raw_name, value in fields:
+        name = raw_name.lower()
+        if name in headers:
+            if name in (b"content-length", b"transfer-encoding"):
+                raise MalformedResponseError("repeated framing header")
+            headers[name] += b", " + value.rstrip(b" \t")
+        else:
+            headers[name] = value.rstrip(b" \t")
+    return headers
+
+
+def _keepalive_s(headers: dict[bytes, bytes]) -> float:
+    connection = headers.get(b"connection")
+    if connection is not None and b"close" in (token.strip() for token in connection.lower().split(b",")):
+        return 0.0
+    timeout = _KEEPALIVE_TIMEOUT.search(headers.get(b"keep-alive", b""))
+    return math.inf if timeout is None else max(int(timeout[1]) - KEEPALIVE_MARGIN_S, 0.0)

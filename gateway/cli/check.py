@@ -1,0 +1,160 @@
+"""`kvgate check CONFIG`: validates a configuration and looks at every backend in it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from estimator import EstimatorError
+from gateway.backends.backend import Backend, Fault as LookFault
+from gateway.cli.output import fail_bad_config, print_faults, print_json, print_table, problems
+from gateway.config import BackendConfig, Config, ConfigError, Fault, load_config
+from gateway.domain import UNLIMITED, Reading
+from gateway.telemetry.poller import fault_of, look
+from gateway.tokens import TokenizerError, read_tokenizer
+
+MODELS_SHOWN_MAX = 3
+AT_ONCE_MAX = 32
+REMEDIES = {
+    LookFault.CONNECT: ("url", "start the engine, or correct the URL"),
+    LookFault.TIMEOUT: ("url", "is it overloaded, or is the URL another service's?"),
+    LookFault.PARSE: ("kind", "is this the right kind for what answers there?"),
+    LookFault.MISSING_METRIC: ("kind", "set its kind, its api_key if it wants one, and let it serve its metrics"),
+}
+"""Per kind of failure: the key to look at, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One backend, as it answered."""
+
+    backend: str
+    kind: str
+    models: tuple[str, ...] = ()
+    kv_tokens: int | None = None
+    block_tokens: int | None = None
+    context_tokens: int | None = None
+    telemetry: str = "none"
+    latency_ms: float | None = None
+
+
+def check(
+    path: Annotated[Path, typer.Argument(metavar="CONFIG", help="Configuration file.", show_default=False)],
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
+) -> None:
+    """Check a configuration and ask every backend in it."""
+    try:
+        config = load_config(path)
+    except ConfigError as error:
+        fail_bad_config(error, as_json=as_json)
+    # Built before the loop runs: a model's config.json is read from disk.
+    built = [_build(index, backend) for index, backend in enumerate(config.backends)]
+    rows, faults = asyncio.run(look_at_all(config, built))
+    faults.extend(_faults_of_all(config, rows))
+    if as_json:
+        print_json({"backends": [asdict(row) for row in rows], "problems": problems(faults)})
+    else:
+        _print(rows)
+        print_faults(faults)
+        typer.echo(f"{path}: {f'{len(faults)} problem(s)' if faults else 'good'}")
+    raise typer.Exit(1 if faults else 0)
+
+
+def _build(index: int, given: BackendConfig) -> Backend | Fault:
+    try:
+        return Backend(given.settings())
+    except EstimatorError as error:
+        return Fault(f"backends.{index}.kv.model_config", str(error))
+    except ValueError as error:
+        return Fault(f"backends.{index}", str(error))
+
+
+async def look_at_all(config: Config, built: list[Backend | Fault]) -> tuple[list[Row], list[Fault]]:
+    """One look at each backend, many at a time."""
+    places = asyncio.Semaphore(AT_ONCE_MAX)
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(_look_at(config, index, backend, places)) for index, backend in enumerate(built)]
+    results = [task.result() for task in tasks]
+    return [row for row, _ in results], [fault for _, faults in results for fault in faults]
+
+
+async def _look_at(
+    config: Config, index: int, backend: Backend | Fault, places: asyncio.Semaphore
+) -> tuple[Row, list[Fault]]:
+    given, path = config.backends[index], f"backends.{index}"
+    if isinstance(backend, Fault):
+        return Row(given.name, given.kind), [backend]
+    clock = asyncio.get_running_loop().time
+    try:
+        async with places:
+            started = clock()
+            result = await look(backend, started)
+            latency_ms = round((clock() - started) * 1000, 1)
+    finally:
+        await backend.aclose()
+    if not isinstance(result, Reading):
+        key, remedy = REMEDIES[fault_of(result)]
+        return Row(given.name, backend.kind, latency_ms=latency_ms), [Fault(f"{path}.{key}", f"{result}; {remedy}")]
+    contexts = [model.context_tokens for model in backend.listed if model.context_tokens]
+    capacity = result.capacity
+    limit = capacity.sequence_tokens_max if capacity and capacity.sequence_tokens_max < UNLIMITED else None
+    row = Row(
+        backend=given.name,
+        kind=backend.kind,
+        models=tuple(sorted(result.models)),
+        kv_tokens=capacity.tokens if capacity else None,
+        block_tokens=capacity.layout.block_tokens if capacity else None,
+        context_tokens=limit or max(contexts, default=None),
+        telemetry="none" if backend.hosted else "ok" if result.used_blocks is not None else "no KV use",
+        latency_ms=latency_ms,
+    )
+    return row, list(_faults_of(config, index, row, hosted=backend.hosted))
+
+
+def _faults_of(config: Config, index: int, row: Row, *, hosted: bool) -> Iterator[Fault]:
+    """What is wrong with a backend that answers."""
+    path, given = f"backends.{index}", config.backends[index]
+    if not hosted and row.kv_tokens is None:
+        yield Fault(f"{path}.kv.capacity_tokens", "the engine does not tell the size of its KV cache; set it here")
+    for public in given.models.keys() - set(row.models):
+        yield Fault(f"{path}.models.{public}", f"the backend does not list '{given.models[public]}'; correct its name")
+    if not given.models and not row.models:
+        yield Fault(f"{path}.models", "the backend lists no model; name them here, or load one")
+
+
+def _faults_of_all(config: Config, rows: list[Row]) -> Iterator[Fault]:
+    """What is wrong with the backends together."""
+    if not config.backends:
+        yield Fault("backends", "there are none; add one, see `kvgate config example`")
+    served = {model for row in rows for model in row.models}
+    for model, path in sorted(config.tokenizers.items()):
+        if model not in served:
+            message = "no backend serves this model; use the public name of one that is served"
+            yield Fault(f"tokenizers.{model}", message)
+            continue
+        try:
+            read_tokenizer(model, Path(path))
+        except TokenizerError as error:
+            yield Fault(error.path, error.message)
+
+
+def _print(rows: list[Row]) -> None:
+    if not rows:
+        return
+    head = ("BACKEND", "KIND", "MODEL", "KV CAPACITY", "BLOCK", "CONTEXT", "TELEMETRY", "LATENCY")
+    print_table(head, [_cells(row) for row in rows])
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    more = len(row.models) - MODELS_SHOWN_MAX
+    models = ", ".join(row.models[:MODELS_SHOWN_MAX]) + (f" +{more}" if more > 0 else "")
+    capacity = "-" if row.kv_tokens is None else f"{row.kv_tokens:,} tokens"
+    numbers = ("-" if number is None else f"{number:,}" for number in (row.block_tokens, row.context_tokens))
+    latency = "-" if row.latency_ms is None else f"{row.latency_ms:.0f} ms"
+    return (row.backend, row.kind, models or "-", capacity, *numbers, row.telemetry, latency)

@@ -1,0 +1,164 @@
+"""`kvgate serve`: runs the gateway until it is told to stop, and then lets what runs come to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Literal
+
+import structlog
+import typer
+
+from estimator import EstimatorError
+from gateway import __version__
+from gateway.admission.snapshot import BackendSnapshot, BackendState
+from gateway.app import Running, run
+from gateway.cli.output import fail_bad_config, print_json, print_table
+from gateway.config import Config, ConfigError, Fault, load_config
+from gateway.reporting.logs import Logs, configure
+from gateway.tokens import TokenizerError
+
+FIRST_LOOK_MAX_S = 3.0
+"""The start shows what is known of the backends by then; it does not wait for dead ones."""
+
+log = structlog.get_logger()
+
+
+def serve(
+    urls: Annotated[
+        list[str] | None, typer.Argument(metavar="[URL]...", help="Base URLs of engines or providers.")
+    ] = None,
+    *,
+    path: Annotated[Path | None, typer.Option("--config", "-c", help="Configuration file.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address of the API.  [default: 127.0.0.1]")] = None,
+    port: Annotated[int | None, typer.Option(help="Port of the API.  [default: 8080]")] = None,
+    admin_host: Annotated[str | None, typer.Option(help="Address of metrics and state.  [default: 127.0.0.1]")] = None,
+    admin_port: Annotated[int | None, typer.Option(help="Port of metrics and state.  [default: 8081]")] = None,
+    mode: Annotated[Literal["enforce", "observe"] | None, typer.Option(help="observe refuses nothing.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object once it serves.")] = False,
+) -> None:
+    """Run the gateway in front of one or more engines.
+
+    What each URL is, which models it serves and how large its KV cache is are found out by asking it. A backend that
+    cannot be reached is asked again and again.
+
+    Example: kvgate serve http://127.0.0.1:8000
+    """
+    try:
+        config = load_config(path, _overrides(urls, host, port, admin_host, admin_port, mode))
+    except ConfigError as error:
+        fail_bad_config(error, as_json=as_json)
+    if not config.backends:
+        typer.echo("There is no backend. Give a URL (kvgate serve http://127.0.0.1:8000) or a file (-c).", err=True)
+        raise typer.Exit(2)
+    logs = configure(config.log.level, config.log.format)
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(_serve(config, logs, as_json=as_json))
+    except TokenizerError as error:
+        fail_bad_config(ConfigError(Fault(error.path, error.message)), as_json=as_json)
+    except (OSError, ValueError, EstimatorError) as error:
+        typer.echo(f"Cannot start: {error}", err=True)
+        raise typer.Exit(1) from None
+    finally:
+        logs.close()
+
+
+async def _serve(config: Config, logs: Logs, *, as_json: bool) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signal_ in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signal_, stop.set)
+    async with run(config, logs) as running:
+        await _first_looks(running)
+        _print_start(running, as_json=as_json)
+        await stop.wait()
+        # Whoever asks twice does not want to wait.
+        stop.clear()
+        await _drain(running, stop, config.drain_max_s)
+
+
+async def _first_looks(running: Running) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(FIRST_LOOK_MAX_S):
+            for looked in running.first_looks.values():
+                await looked.wait()
+
+
+async def _drain(running: Running, now: asyncio.Event, drain_max_s: float) -> None:
+    """Turn away what comes, let end what runs, but not for ever and not after a second signal."""
+    running.start_drain()
+    log.info("draining", drain_max_s=drain_max_s)
+    drained = asyncio.ensure_future(running.gate.drained())  # noqa: TID251  # awaited below
+    hurried = asyncio.ensure_future(now.wait())  # noqa: TID251
+    done, pending = await asyncio.wait((drained, hurried), timeout=drain_max_s, return_when=asyncio.FIRST_COMPLETED)
+    for task in pending:
+        task.cancel()
+    log.info("stopped", complete=drained in done)
+
+
+def _print_start(running: Running, *, as_json: bool) -> None:
+    backends = running.gate.snapshot().backends
+    kinds = running.kinds()
+    if as_json:
+        shown = [
+            {
+                "name": backend.name,
+                "kind": kinds[backend.name],
+                "state": backend.state.value,
+                "models": backend.models,
+                "kv_capacity_tokens": backend.capacity_tokens,
+                "kv_headroom_tokens": backend.headroom_tokens,
+            }
+            for backend in backends
+        ]
+        print_json({"version": __version__, "api": running.api_url, "admin": running.admin_url, "backends": shown})
+    else:
+        typer.echo(f"kvgate {__version__}")
+        head = ("BACKEND", "KIND", "STATE", "MODEL", "KV CAPACITY", "HEADROOM")
+        print_table(head, [_cells(backend, kinds[backend.name]) for backend in backends])
+        typer.echo(f"API      {running.api_url}/v1   (base_url for any OpenAI client)")
+        typer.echo(f"State    {running.admin_url}/api/v1/state")
+        typer.echo(f"Metrics  {running.admin_url}/metrics")
+    sys.stdout.flush()
+
+
+def _cells(backend: BackendSnapshot, kind: str) -> tuple[str, ...]:
+    state = "not reachable yet" if backend.state is BackendState.COLD else backend.state.value
+    models = ", ".join(backend.models[:3]) + (" ..." if len(backend.models) > 3 else "")
+    if not backend.capacity_tokens:
+        return (backend.name, kind, state, models or "-", "-", "-")
+    share = backend.headroom_tokens / backend.capacity_tokens
+    return (backend.name, kind, state, models or "-", f"{backend.capacity_tokens:,} tokens", f"{share:.0%}")
+
+
+def _overrides(
+    urls: list[str] | None,
+    host: str | None,
+    port: int | None,
+    admin_host: str | None,
+    admin_port: int | None,
+    mode: str | None,
+) -> dict[str, object]:
+    """What the command line says, nested like the file; what it does not say is not in it."""
+    given = {"host": host, "port": port, "admin_host": admin_host, "admin_port": admin_port}
+    listen = {key: value for key, value in given.items() if value is not None}
+    overrides: dict[str, object] = {"listen": listen} if listen else {}
+    if urls:
+        overrides["backends"] = [{"url": url} for url in urls]
+    if mode is not None:
+        overrides["mode"] = mode
+    return overrides
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop where there is one: a third less CPU per chunk."""
+    try:
+        import uvloop  # absent on Windows
+    except ImportError:
+        return None
+    return uvloop.new_event_loop

@@ -1,0 +1,121 @@
+"""The passage of an answer from an engine's connection to its client: looked at first, then pushed through."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Mapping
+from typing import Protocol
+
+from gateway.backends.upstream import Exchange, FailureKind, Head, UpstreamFailure
+from gateway.errors import ApiError
+from gateway.gate import Place
+from gateway.sse import SseError
+from gateway.stream_watch import StreamWatch
+
+ERROR_MAX_BYTES = 64 << 10
+FIRST_MAX_BYTES = 64 << 10
+"""Of comments before the first event with data."""
+UNREAD_MAX_S = 60.0
+"""A client that takes nothing for so long is gone for all purposes."""
+
+
+class Sink(Protocol):
+    """Where an answer goes: the client's side of the HTTP surface.
+
+    What is awaited may raise ConnectionError: the client is gone.
+    """
+
+    async def answer(self, body: bytes, headers: Mapping[str, str]) -> None:
+        """The whole answer at once, status 200."""
+
+    async def start_stream(self, headers: Mapping[str, str], events: bytes) -> None:
+        """Status 200 and the first events. After this, an error can only be told within the stream."""
+
+    def write(self, events: bytes) -> bool:
+        """More events; False asks to wait for `drained`."""
+
+    async def drained(self) -> None:
+        """Wait until the client has taken most of what was written."""
+
+    async def end_stream(self) -> None:
+        """The stream is complete."""
+
+    def fail(self, error: ApiError) -> None:
+        """The stream broke: tell so in an event, then cut the connection."""
+
+
+class Tap:
+    """Takes a stream from the engine's connection, watches it, and hands it to the client: once per read, no task."""
+
+    __slots__ = ("_place", "_sink", "_tokens_per_event", "_watch")
+
+    def __init__(self, watch: StreamWatch, place: Place, sink: Sink, tokens_per_event: float) -> None:
+        self._watch = watch
+        self._place = place
+        self._sink = sink
+        self._tokens_per_event = tokens_per_event
+
+    def on_data(self, data: bytes) -> bool:
+        watch = self._watch
+        try:
+            events = watch.take(data)
+        except SseError as error:
+            raise UpstreamFailure(FailureKind.PROTOCOL, str(error), request_sent=True) from error
+        if not events:
+            return True
+        self.count()
+        return self._sink.write(events)
+
+    def count(self) -> None:
+        """Note how far the answer has come."""
+        self._place.output_tokens = int(self._watch.events * self._tokens_per_event)
+
+
+async def first_events(exchange: Exchange, watch: StreamWatch) -> bytes:
+    """All up to the first event with data. Engines find out that they cannot serve after their 200: look before passing
+    it on; comments that keep a connection alive tell nothing."""
+    first = b""
+    try:
+        while True:
+            data = await exchange.some()
+            if not data:
+                raise UpstreamFailure(FailureKind.TRUNCATED, "the stream ended before it began", request_sent=True)
+            first += watch.take(data)
+            if watch.events:
+                return first
+            if len(first) > FIRST_MAX_BYTES:
+                raise UpstreamFailure(FailureKind.PROTOCOL, "the stream has no data", request_sent=True)
+    except SseError as error:
+        raise UpstreamFailure(FailureKind.PROTOCOL, str(error), request_sent=True) from error
+
+
+async def error_body(exchange: Exchange) -> bytes:
+    """The body of an error answer; empty if it is broken or too long: the status alone says enough."""
+    try:
+        return await exchange.read(ERROR_MAX_BYTES)
+    except UpstreamFailure:
+        return b""
+
+
+async def taken(step: Awaitable[None]) -> None:
+    """Wait until the client has taken what this step gives it.
+
+    Raises:
+        ConnectionError: it takes nothing.
+    """
+    try:
+        async with asyncio.timeout(UNREAD_MAX_S):
+            await step
+    except TimeoutError:
+        raise ConnectionAbortedError("the client takes nothing") from None
+
+
+def expect(head: Head, content_type: bytes) -> None:
+    """Check what kind of answer this is.
+
+    Raises:
+        UpstreamFailure: it is of another type.
+    """
+    given = head.headers.get(b"content-type", b"")
+    if not given.lower().startswith(content_type):
+        raise UpstreamFailure(FailureKind.PROTOCOL, "the engine sent another type of content", request_sent=True)

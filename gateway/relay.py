@@ -1,0 +1,307 @@
+"""One request, from its demand to its last byte: estimate -> enter the gate -> forward -> settle -> learn.
+
+One coroutine carries a request all the way, so that everything it holds (its place, its connection) is a block that is
+left whatever happens. The engine's bytes are pushed to the client from within the connection's read callback; this
+coroutine sleeps meanwhile and is woken for back-pressure and for the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import NoReturn
+
+from estimator.demand import Demand, End
+from gateway.backends.backend import Backend
+from gateway.backends.failures import EngineRefusal, first_event_error, refusal
+from gateway.backends.upstream import Exchange, FailureKind, UpstreamFailure
+from gateway.domain import Outcome, Reason, Refusal, Ticket, Usage
+from gateway.errors import ApiError, model_not_found, refused, upstream_error, upstream_timeout
+from gateway.gate import Gate, Place, RefusedError
+from gateway.passage import Sink, Tap, error_body, expect, first_events, taken
+from gateway.pricing import Pricing
+from gateway.reporting.record import RequestRecord
+from gateway.request import InferenceRequest, forward_body
+from gateway.sse import iter_data
+from gateway.stream_watch import StreamWatch, read_answer
+from gateway.tokens import TokenCounters
+from gateway.trip import Trip
+
+OK = 200
+TOO_MANY_REQUESTS = 429
+SERVER_ERROR = 500
+ANSWER_MAX_BYTES = 64 << 20
+"""Largest answer that is not streamed: embeddings of many inputs come near it."""
+PATIENCE_SHARE = 0.95
+"""Part of the client's own timeout that a request may wait: our answer must arrive before the client gives up."""
+RETRY_SHARE = 0.1
+RETRY_CREDIT_MAX = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class RelaySettings:
+    """What the relay does besides its duty."""
+
+    queue_wait_max_s: float
+    risk: float
+    headers: bool = True
+    """Tell the decision in `x-kvgate-*` headers."""
+
+
+class Relay:
+    """Carries requests. See the module."""
+
+    def __init__(
+        self,
+        gate: Gate,
+        backends: Mapping[str, Backend],
+        pricing: Pricing,
+        tokens: TokenCounters,
+        settings: RelaySettings,
+        on_record: Callable[[RequestRecord], None],
+    ) -> None:
+        self._gate = gate
+        self._backends = backends
+        self._pricing = pricing
+        self._tokens = tokens
+        self._settings = settings
+        self._on_record = on_record
+        self._retry_credit = RETRY_CREDIT_MAX
+
+    def models(self) -> dict[str, int | None]:
+        """Models served now, with the longest prompt plus output that they take where it is known."""
+        return {model: self._gate.context_tokens(model) for model in sorted(self._gate.models())}
+
+    def turned_away(self, endpoint: str, request_id: str, error: ApiError, duration_s: float) -> None:
+        """A request never got here, because something was wrong with it by itself. It is counted all the same."""
+        self._on_record(RequestRecord(request_id, endpoint, "", error.status, duration_s, error=error.code))
+
+    async def carry(self, request: InferenceRequest, sink: Sink) -> None:
+        """Carry one request to its end.
+
+        Raises:
+            ApiError: it has no answer, and nothing was sent to the client yet.
+            CancelledError, ConnectionError: the client left, or takes nothing any more.
+        """
+        trip = Trip(request, self._gate.now())
+        try:
+            await self._carry(request, sink, trip)
+        except ApiError as error:
+            trip.failed(error)
+            raise
+        except (asyncio.CancelledError, ConnectionError):
+            trip.client_left()
+            raise
+        finally:
+            self._on_record(trip.record(self._gate.now(), self._settings.risk))
+
+    async def _carry(self, request: InferenceRequest, sink: Sink, trip: Trip) -> None:
+        tokens = await self._tokens.count(request)
+        if tokens is not None:
+            request.shape = replace(request.shape, counted_tokens=tokens)
+        ticket = self._ticket(request, trip)
+        self._retry_credit = min(RETRY_CREDIT_MAX, self._retry_credit + RETRY_SHARE)
+        failure: UpstreamFailure | None = None
+        while True:
+            try:
+                async with self._gate.enter(ticket) as place:
+                    if failure is not None:
+                        trip.retried()
+                    trip.entered(place.admit)
+                    try:
+                        await self._forward(request, place, sink, trip)
+                    except UpstreamFailure as error:
+                        self._note_failure(error, place, trip)
+                        raise
+                    return
+            except RefusedError as error:
+                if failure is not None and error.refusal.reason is Reason.NO_BACKEND:
+                    raise _as_api_error(failure) from failure
+                raise self._turned_away(request, error.refusal, trip) from None
+            except UpstreamFailure as error:
+                if error.request_sent or failure is not None or self._retry_credit < 1:
+                    raise _as_api_error(error) from error
+                failure = error
+                self._retry_credit -= 1
+                excluded = ticket.excluded | {trip.backend}
+                ticket = replace(ticket, id=self._gate.next_ticket_id(), excluded=excluded)
+
+    def _turned_away(self, request: InferenceRequest, refusal_: Refusal, trip: Trip) -> ApiError:
+        """What the client is told of admission's refusal."""
+        trip.refused(refusal_)
+        told = refused(refusal_, request.model)
+        if self._settings.headers:
+            told.headers = {
+                "x-kvgate-decision": "refused",
+                "x-kvgate-queue-ms": str(round(trip.waited_s * 1000)),
+            }
+        return told
+
+    def _ticket(self, request: InferenceRequest, trip: Trip) -> Ticket:
+        model = request.model
+        if model not in self._gate.models():
+            raise model_not_found(model)
+        trip.demand = self._demand(request)
+        patience_s = self._settings.queue_wait_max_s
+        if request.deadline_s is not None:
+            patience_s = min(patience_s, request.deadline_s * PATIENCE_SHARE)
+        return Ticket(
+            id=self._gate.next_ticket_id(),
+            model=model,
+            demand=trip.demand,
+            deadline=trip.arrived_at + patience_s,
+            max_tokens=request.shape.max_tokens,
+            runs_to_max=request.runs_to_max,
+            streamed=request.stream,
+            priority=request.priority,
+            tenant=request.tenant.name,
+            kv_share=request.tenant.kv_share,
+        )
+
+    def _demand(self, request: InferenceRequest) -> Demand:
+        return self._pricing.demand(
+            request.model,
+            request.shape,
+            context_tokens=self._gate.context_tokens(request.model),
+            runs_to_max=request.runs_to_max,
+        )
+
+    async def _forward(self, request: InferenceRequest, place: Place, sink: Sink, trip: Trip) -> None:
+        """Send the request to its backend and the answer to its client."""
+        backend = self._backends[place.backend]
+        body = forward_body(
+            request,
+            engine_model=backend.engine_model(request.model),
+            include_usage=True,
+            max_tokens=place.admit.max_tokens,
+        )
+        headers = backend.headers(request.request_id, stream=request.stream, traceparent=request.traceparent or None)
+        async with backend.exchange(request.endpoint, headers, body) as exchange:
+            place.sent = True
+            head = await exchange.head()
+            if head.status != OK:
+                answer = await error_body(exchange)
+                retry_after = head.headers.get(b"retry-after", b"").decode("latin-1")
+                self._engine_refused(refusal(head.status, answer, retry_after), head.status, place, trip)
+            if request.stream:
+                expect(head, b"text/event-stream")
+                await self._stream(request, exchange, place, sink, trip)
+            else:
+                expect(head, b"application/json")
+                await self._answer(request, exchange, place, sink, trip)
+
+    async def _answer(
+        self, request: InferenceRequest, exchange: Exchange, place: Place, sink: Sink, trip: Trip
+    ) -> None:
+        body = await exchange.read(ANSWER_MAX_BYTES)
+        usage, hit_length = read_answer(body)
+        place.end(Outcome.FINISHED, usage)
+        self._learn(request, usage, hit_length=hit_length, events=0)
+        trip.answered(usage)
+        await taken(sink.answer(body, self._headers(place, trip)))
+        trip.delivered()
+
+    async def _stream(
+        self, request: InferenceRequest, exchange: Exchange, place: Place, sink: Sink, trip: Trip
+    ) -> None:
+        watch = StreamWatch(keep_usage=request.include_usage)
+        first = await first_events(exchange, watch)
+        error = first_event_error(next(iter_data(first), b""))
+        if error is not None:
+            self._engine_refused(error, error.error.status, place, trip)
+        trip.first_token(self._gate.now())
+        tap = Tap(watch, place, sink, self._pricing.of(request.model).tokens_per_event)
+        tap.count()
+        try:
+            await taken(sink.start_stream(self._headers(place, trip), first))
+            while not await exchange.pump(tap):
+                await taken(sink.drained())
+                exchange.resume()
+            if not watch.done and not watch.failed:
+                raise UpstreamFailure(FailureKind.TRUNCATED, "the stream ended without its end", request_sent=True)
+        except UpstreamFailure as failure:
+            # The status is out: from here on the stream itself must tell, and it must not look complete.
+            self._note_failure(failure, place, trip)
+            place.end(Outcome.BROKEN)
+            self._learn_cut(request, place)
+            error_ = _as_api_error(failure)
+            trip.failed(error_)
+            sink.fail(error_)
+            return
+        except (asyncio.CancelledError, ConnectionError):
+            self._learn_cut(request, place)
+            raise
+        place.end(Outcome.FINISHED, watch.usage)
+        trip.answered(watch.usage, finished=not watch.failed)
+        if watch.failed:
+            trip.upstream_failed(place.backend, "http_5xx")
+            trip.failed(error_ := upstream_error("The engine failed: it reported an error in its stream."))
+            if not watch.done:  # Its error has passed on to the client; what is missing is a cut.
+                sink.fail(error_)
+                return
+        else:
+            self._learn(request, watch.usage, hit_length=watch.hit_length, events=watch.events)
+        await taken(sink.end_stream())
+        if not watch.failed:
+            trip.delivered()
+
+    def _engine_refused(self, answer: EngineRefusal, status: int, place: Place, trip: Trip) -> NoReturn:
+        """The engine answered with an error, of this status of its own, before it generated anything."""
+        is_busy = answer.busy_for_s is not None
+        place.end(Outcome.REFUSED if is_busy or status < SERVER_ERROR else Outcome.BROKEN)
+        if answer.busy_for_s is not None:
+            self._gate.busy(place.backend, answer.busy_for_s)
+        if is_busy or answer.error.status >= SERVER_ERROR:
+            trip.upstream_failed(place.backend, _status_reason(status))
+        raise answer.error
+
+    def _note_failure(self, failure: UpstreamFailure, place: Place, trip: Trip) -> None:
+        trip.upstream_failed(place.backend, _METRIC_REASON[failure.kind])
+        if not failure.request_sent:
+            place.end(Outcome.NOT_SENT)
+            self._gate.unreachable(place.backend)
+        else:
+            place.end(Outcome.BROKEN)
+
+    def _learn(self, request: InferenceRequest, usage: Usage | None, *, hit_length: bool, events: int) -> None:
+        if usage is not None:
+            end = End.LENGTH if hit_length else End.STOP
+            self._pricing.learn(
+                request.model, request.shape, usage, end, events=events, runs_to_max=request.runs_to_max
+            )
+
+    def _learn_cut(self, request: InferenceRequest, place: Place) -> None:
+        self._pricing.learn_cut(request.model, request.shape, place.output_tokens, runs_to_max=request.runs_to_max)
+
+    def _headers(self, place: Place, trip: Trip) -> dict[str, str]:
+        if not self._settings.headers:
+            return {}
+        return {
+            "x-kvgate-backend": place.backend,
+            "x-kvgate-decision": trip.decision,
+            "x-kvgate-queue-ms": str(round(trip.waited_s * 1000)),
+            "x-kvgate-kv-tokens": str(place.admit.kv_tokens),
+        }
+
+
+def _as_api_error(failure: UpstreamFailure) -> ApiError:
+    text = f"The engine failed: {failure}."
+    if failure.kind is FailureKind.TIMEOUT:
+        return upstream_timeout(text)
+    return upstream_error(text, should_retry=not failure.request_sent)
+
+
+def _status_reason(status: int) -> str:
+    if status == TOO_MANY_REQUESTS:
+        return "http_429"
+    return "http_5xx" if status >= SERVER_ERROR else "protocol"
+
+
+_METRIC_REASON = {
+    FailureKind.CONNECT: "connect",
+    FailureKind.TIMEOUT: "timeout",
+    FailureKind.RESET: "reset",
+    FailureKind.TRUNCATED: "reset",
+    FailureKind.PROTOCOL: "protocol",
+}

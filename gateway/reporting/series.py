@@ -1,0 +1,198 @@
+"""Prometheus series made ahead of time and held in plain attributes: what runs per request looks up no labels."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from gateway.domain import Priority
+from gateway.reporting.families import (
+    DECISIONS,
+    ENDPOINTS,
+    FAMILIES,
+    KV_KINDS,
+    NO_BACKEND,
+    OUTCOMES,
+    PHASES,
+    PREDICTION_KINDS,
+    PREDICTION_RESULTS,
+    PREFIX,
+    PRIORITIES,
+    STATES,
+    UPSTREAM_REASONS,
+)
+from gateway.reporting.record import RequestRecord
+
+CODES = {NO_BACKEND: (400, 429, 503)}
+"""Statuses whose series exist from the start: refusals where no backend was reached, successes elsewhere."""
+CODES_SERVED = (200,)
+
+
+class Families:
+    """Every family of the contract on a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._counters: dict[str, Counter] = {}
+        self._gauges: dict[str, Gauge] = {}
+        self._histograms: dict[str, Histogram] = {}
+        for family in FAMILIES:
+            name = PREFIX + family.name
+            if family.type == "counter":
+                self._counters[family.name] = Counter(name, family.help, family.labels, registry=self.registry)
+            elif family.type == "gauge":
+                self._gauges[family.name] = Gauge(name, family.help, family.labels, registry=self.registry)
+            else:
+                self._histograms[family.name] = Histogram(
+                    name, family.help, family.labels, registry=self.registry, buckets=family.buckets
+                )
+
+    def counter(self, name: str, *labels: str) -> Counter:
+        """One series of a counter."""
+        return self._counters[name].labels(*labels) if labels else self._counters[name]
+
+    def gauge(self, name: str, *labels: str) -> Gauge:
+        """One series of a gauge."""
+        return self._gauges[name].labels(*labels) if labels else self._gauges[name]
+
+    def histogram(self, name: str, *labels: str) -> Histogram:
+        """One series of a histogram."""
+        return self._histograms[name].labels(*labels) if labels else self._histograms[name]
+
+    def remove_gauge(self, name: str, *labels: str) -> None:
+        """Take a series away, where its labels stopped being true."""
+        self._gauges[name].remove(*labels)
+
+
+class ServedSeries:
+    """Requests of one model on one backend, or on none."""
+
+    def __init__(self, families: Families, model: str, backend: str) -> None:
+        self._families, self._model, self._backend = families, model, backend
+        self.duration_s: dict[str, Histogram] = {}
+        self.answered: dict[tuple[str, int], Counter] = {}
+        for endpoint in ENDPOINTS:
+            self._duration(endpoint)
+            for code in CODES.get(backend, CODES_SERVED):
+                self._answered(endpoint, code)
+        if backend == NO_BACKEND:
+            return
+        pair = (model, backend)
+        self.ttft_s = families.histogram("time_to_first_token_seconds", *pair)
+        self.tpot_s = families.histogram("time_per_output_token_seconds", *pair)
+        self.prompt_tokens = families.counter("prompt_tokens_total", *pair)
+        self.cached_prompt_tokens = families.counter("cached_prompt_tokens_total", *pair)
+        self.output_tokens = families.counter("generation_tokens_total", *pair)
+        self.in_flight = {
+            priority: families.gauge("requests_in_flight", *pair, name)
+            for priority, name in zip(Priority, PRIORITIES, strict=True)
+        }
+
+    def end(self, endpoint: str, code: int, duration_s: float) -> None:
+        """Count one answered request."""
+        (self.answered.get((endpoint, code)) or self._answered(endpoint, code)).inc()
+        (self.duration_s.get(endpoint) or self._duration(endpoint)).observe(duration_s)
+
+    def count_tokens(self, record: RequestRecord) -> None:
+        """Count what an answer was made of; only where there was a backend."""
+        self.prompt_tokens.inc(record.prompt_tokens or 0)
+        self.cached_prompt_tokens.inc(record.cached_prompt_tokens or 0)
+        self.output_tokens.inc(record.output_tokens or 0)
+        if record.ttft_s is not None:
+            self.ttft_s.observe(record.ttft_s)
+            later = (record.output_tokens or 0) / record.sequences - 1
+            if later > 0:
+                self.tpot_s.observe(max(0.0, record.duration_s - record.ttft_s) / later)
+
+    def _duration(self, endpoint: str) -> Histogram:
+        series = self._families.histogram("request_duration_seconds", endpoint, self._model, self._backend)
+        return self.duration_s.setdefault(endpoint, series)
+
+    def _answered(self, endpoint: str, code: int) -> Counter:
+        series = self._families.counter("requests_total", endpoint, self._model, self._backend, str(code))
+        return self.answered.setdefault((endpoint, code), series)
+
+
+class AskedSeries:
+    """Decisions on the requests of one model and class."""
+
+    def __init__(self, families: Families, model: str, priority: str) -> None:
+        self._families, self._model, self._priority = families, model, priority
+        self.decisions: dict[tuple[str, str], Counter] = {}
+        for outcome, reason in DECISIONS:
+            self._decision(outcome, reason)
+        self.tokens = {o: families.counter("admission_tokens_total", model, priority, o) for o in OUTCOMES}
+        self.wait_s = {o: families.histogram("admission_queue_wait_seconds", model, priority, o) for o in OUTCOMES}
+        self.queue_depth = families.gauge("admission_queue_depth", model, priority)
+        self.queue_tokens = families.gauge("admission_queue_tokens", model, priority)
+        self.oldest_wait_s = families.gauge("admission_oldest_wait_seconds", model, priority)
+
+    def decide(self, outcome: str, reason: str, tokens: int, waited_s: float) -> None:
+        """Count one decision."""
+        (self.decisions.get((outcome, reason)) or self._decision(outcome, reason)).inc()
+        self.tokens[outcome].inc(tokens)
+        self.wait_s[outcome].observe(waited_s)
+
+    def _decision(self, outcome: str, reason: str) -> Counter:
+        series = self._families.counter("admission_decisions_total", self._model, self._priority, outcome, reason)
+        return self.decisions.setdefault((outcome, reason), series)
+
+
+class ModelSeries:
+    """What is known of one model as a whole."""
+
+    def __init__(self, families: Families, model: str) -> None:
+        self.asked = {
+            priority: AskedSeries(families, model, name) for priority, name in zip(Priority, PRIORITIES, strict=True)
+        }
+        self.disconnects = {phase: families.counter("client_disconnects_total", model, phase) for phase in PHASES}
+        self.retry_after_s = families.histogram("retry_after_seconds", model)
+        self.queue_limit = families.gauge("admission_queue_limit", model)
+        self.exceed_target = families.gauge("prediction_target_exceed_ratio", model)
+        self.ratio = {kind: families.histogram("prediction_ratio", model, kind) for kind in PREDICTION_KINDS}
+        self.bounds = {
+            (kind, result): families.counter("prediction_outcomes_total", model, kind, result)
+            for kind in PREDICTION_KINDS
+            for result in PREDICTION_RESULTS
+        }
+
+    def compare(self, record: RequestRecord) -> None:
+        """Hold what was predicted of a request that its backend finished against what came."""
+        if record.prompt_tokens is not None and record.predicted_prompt_tokens is not None:
+            bound = record.predicted_prompt_bound or record.predicted_prompt_tokens
+            self._compare("prompt", record.prompt_tokens, record.predicted_prompt_tokens, bound)
+        if record.output_tokens is not None and record.predicted_output_bound is not None:
+            each = record.output_tokens / record.sequences
+            self._compare("output", each, record.predicted_output_p50 or 0, record.predicted_output_bound)
+
+    def _compare(self, kind: str, actual: float, predicted: float, bound: float) -> None:
+        if predicted > 0:
+            self.ratio[kind].observe(actual / predicted)
+        self.bounds[kind, "covered" if actual <= bound else "exceeded"].inc()
+
+
+class BackendSeries:
+    """One backend as it is; its KV series once it is known to have a pool: a hosted one has none."""
+
+    def __init__(self, families: Families, backend: str) -> None:
+        self.up = families.gauge("backend_up", backend)
+        self.state = {state: families.gauge("backend_state", backend, state) for state in STATES}
+        self.oldest_age_s = families.gauge("oldest_in_flight_age_seconds", backend)
+        self.errors = {r: families.counter("upstream_errors_total", backend, r) for r in UPSTREAM_REASONS}
+        self.retries = {r: families.counter("upstream_retries_total", backend, r) for r in UPSTREAM_REASONS}
+        self.kv: KvSeries | None = None
+
+
+class KvSeries:
+    """The KV pool of one backend."""
+
+    def __init__(self, families: Families, backend: str) -> None:
+        self.capacity = families.gauge("backend_kv_capacity_tokens", backend)
+        self.reserved = {kind: families.gauge("backend_kv_reserved_tokens", backend, kind) for kind in KV_KINDS}
+        self.observed = families.gauge("backend_kv_observed_tokens", backend)
+        self.external = families.gauge("backend_kv_external_tokens", backend)
+        self.headroom = families.gauge("backend_kv_headroom_tokens", backend)
+        self.token_seconds = families.counter("backend_kv_token_seconds_total", backend)
+        self.margin = families.gauge("backend_safety_margin_ratio", backend)
+        self.running = families.gauge("backend_running_requests", backend)
+        self.waiting = families.gauge("backend_waiting_requests", backend)
+        self.preemptions = families.counter("backend_preemptions_total", backend)

@@ -1,0 +1,1 @@
+"""Looks at engines and GPUs, and what is read from them."""

@@ -1,0 +1,45 @@
+"""An engine reduced to fixed pages, on a free port of the loopback."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+
+VLLM = {
+    "/metrics": b"# HELP vllm:x x\n"
+    b'vllm:cache_config_info{block_size="16",num_gpu_blocks="65"} 1.0\n'
+    b'vllm:kv_cache_usage_perc{engine="0"} 0.0\n'
+    b'vllm:num_requests_running{engine="0"} 0.0\n'
+    b'vllm:num_requests_waiting{engine="0"} 0.0\n',
+    "/v1/models": b'{"object":"list","data":[{"id":"tiny","object":"model","max_model_len":512}]}',
+}
+HOSTED = {"/v1/models": b'{"data":[{"id":"a","context_size":8192},{"id":"b"},{"id":"c"},{"id":"d"}]}'}
+
+
+@contextmanager
+def serving(pages: Mapping[str, bytes], status: int = 200) -> Iterator[str]:
+    """Serve these pages and nothing else; gives the base URL."""
+
+    class Pages(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            body = pages.get(self.path)
+            self.send_response(404 if body is None else status)
+            self.send_header("Content-Length", str(len(body or b"")))
+            self.end_headers()
+            self.wfile.write(body or b"")
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the name of the base class
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Pages)
+    server.daemon_threads = True
+    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

@@ -1,0 +1,42 @@
+"""Series exist before anything happens, and are looked up without labels."""
+
+from gateway.domain import Priority
+from gateway.reporting.families import DECISIONS, NO_BACKEND
+from gateway.reporting.record import RequestRecord
+from gateway.reporting.series import BackendSeries, Families, ModelSeries, ServedSeries
+
+
+def test_a_model_brings_every_decision_for_every_class() -> None:
+    model = ModelSeries(Families(), "m")
+    assert set(model.asked) == set(Priority)
+    assert set(model.asked[Priority.BATCH].decisions) == set(DECISIONS)
+
+
+def test_a_decision_of_observe_mode_gets_its_series_when_it_comes() -> None:
+    asked = ModelSeries(Families(), "m").asked[Priority.STANDARD]
+    asked.decide("admitted", "headroom", 5, 0.0)
+    asked.decide("admitted", "headroom", 5, 0.0)
+    assert asked.decisions["admitted", "headroom"]._value.get() == 2
+    assert asked.tokens["admitted"]._value.get() == 10
+
+
+def test_without_a_backend_only_answers_are_counted() -> None:
+    """No tokens are made by nobody."""
+    families = Families()
+    served = ServedSeries(families, "m", NO_BACKEND)
+    served.end("/v1/estimate", 200, 0.1)
+    assert served.answered["/v1/estimate", 200]._value.get() == 1
+    assert not hasattr(served, "output_tokens")
+    assert ("/v1/completions", 429) in served.answered
+
+
+def test_the_pool_of_a_backend_is_unknown_at_first() -> None:
+    assert BackendSeries(Families(), "b").kv is None
+
+
+def test_time_per_token_is_of_one_sequence_after_its_first_token() -> None:
+    served = ServedSeries(Families(), "m", "b")
+    record = RequestRecord("r", "/v1/completions", "m", 200, 3.0, ttft_s=1.0, output_tokens=22, sequences=2)
+    served.count_tokens(record)
+    assert served.tpot_s._sum.get() == 0.2
+    assert served.output_tokens._value.get() == 22
