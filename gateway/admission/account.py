@@ -153,8 +153,8 @@ class EngineAccount:
             return waits
         if backlog * final >= pool.capacity.blocks and now < self.next_start:
             return waits
-        peak = self._peak_with(ticket, now)
-        return Offer(self.name, (allowed - peak) / pool.capacity.blocks) if peak <= allowed else waits
+        share = self._free_share_with(ticket, allowed, now)
+        return waits if share is None else Offer(self.name, share)
 
     def anyway(self, now: float) -> Offer:
         """A place on it whether there is room or not, for observe mode."""
@@ -179,9 +179,11 @@ class EngineAccount:
     def admit(self, ticket: Ticket, now: float, *, backlog: int) -> Lease:
         """Reserve for a request that is being sent."""
         assert self.pool is not None
-        before = self._outlook(now)
         lease = self.pool.lend(ticket, fit.reserved_output(self.pool.capacity, ticket, self.limits.risk), now)
-        before.add(Growth(lease, 0))
+        if self._cached is not None and not self._cached.is_old(now):
+            self._cached.add(Growth(lease, 0))
+        else:
+            self._cached = None
         self.probe_at = now + self.limits.probe_every_s
         speed = self.speed.tokens_per_s
         if speed is not None and backlog * lease.final_blocks >= self.pool.capacity.blocks:
@@ -281,6 +283,20 @@ class EngineAccount:
         assert self.pool is not None
         held = self.pool.tenant_blocks.get(ticket.tenant, 0)
         return held > 0 and held + final > ticket.kv_share * self.pool.capacity.blocks
+
+    def _free_share_with(self, ticket: Ticket, allowed: int, now: float) -> float | None:
+        """What an offer says of the room left with one more request; None if it does not fit.
+
+        Mostly there is room even if everybody runs to the hard end: only where there is not, a forecast is worth its
+        cost. Such room also comes before room that is but likely.
+        """
+        assert self.pool is not None
+        blocks = self.pool.capacity.blocks
+        most = self.pool.most_blocks + self.pool.draining_blocks + fit.most_growth(self.pool.capacity, ticket)
+        if most <= allowed:
+            return (allowed - most) / blocks
+        peak = self._peak_with(ticket, now)
+        return (allowed - peak) / blocks - 1.0 if peak <= allowed else None
 
     def _peak_with(self, ticket: Ticket, now: float) -> int:
         assert self.pool is not None

@@ -35,6 +35,11 @@ def need_blocks(capacity: Capacity, ticket: Ticket, risk: float) -> int:
     return blocks_at(capacity, ticket, reserved_output(capacity, ticket, risk))
 
 
+def most_growth(capacity: Capacity, ticket: Ticket) -> int:
+    """Blocks that it holds at its hard end."""
+    return blocks_at(capacity, ticket, ticket.demand.output_tokens_max)
+
+
 def first_blocks(capacity: Capacity, ticket: Ticket) -> int:
     """Blocks without which it cannot even begin: its prompts and a first token."""
     return _blocks(capacity, ticket, _certain_prompts(ticket), min(1, ticket.demand.output_tokens_max))

@@ -44,6 +44,8 @@ class Lease:
     """As reported, over all sequences."""
     final_blocks: int = 0
     """Held when every sequence has reached `bound_tokens`."""
+    most_blocks: int = 0
+    """Held when every sequence has reached its hard end."""
     ended_at: float = 0.0
     ended_blocks: int = 0
     """Held when it ended here."""
@@ -84,6 +86,8 @@ class Pool:
     """Of active leases."""
     final_blocks: int = 0
     """Sum over all leases of what each holds at its end; its peaks need not coincide, so it may exceed the pool."""
+    most_blocks: int = 0
+    """Sum over active leases of what each holds at its hard end: they never hold more together."""
     draining_blocks: int = 0
     """The part of it that ended requests may still grow to, for all we know."""
     tenant_blocks: dict[str, int] = field(default_factory=dict)
@@ -102,6 +106,8 @@ class Pool:
         lease = Lease(ticket, self, now, bound_tokens, ticket.demand.output)
         self.leases[ticket.id] = lease
         self.sequences += ticket.demand.sequences
+        lease.most_blocks = lease.blocks_at(ticket.demand.output_tokens_max)
+        self.most_blocks += lease.most_blocks
         self._set_final(lease, lease.blocks_at(bound_tokens))
         return lease
 
@@ -128,6 +134,7 @@ class Pool:
         sequences = lease.ticket.demand.sequences
         del self.leases[lease.ticket.id]
         self.sequences -= sequences
+        self.most_blocks -= lease.most_blocks
         lease.ended_at = now
         lease.ended_blocks = lease.blocks_at(generated)
         if outcome.proves_memory_is_free:
@@ -152,7 +159,9 @@ class Pool:
         """The engine describes its pool anew: every lease is priced again."""
         self.capacity = capacity
         for lease in (*self.leases.values(), *self.draining):
+            lease.most_blocks = lease.blocks_at(lease.ticket.demand.output_tokens_max)
             self._set_final(lease, lease.blocks_at(lease.bound_tokens))
+        self.most_blocks = sum(lease.most_blocks for lease in self.leases.values())
         self.draining_blocks = sum(lease.final_blocks for lease in self.draining)
 
     def resident_blocks(self, now: float, tokens_per_s: float) -> int:
@@ -174,6 +183,7 @@ class Pool:
         assert all(lease.state is LeaseState.DRAINING for lease in self.draining)
         held = [*self.leases.values(), *self.draining]
         assert self.final_blocks == sum(lease.final_blocks for lease in held), "final_blocks"
+        assert self.most_blocks == sum(lease.most_blocks for lease in self.leases.values()), "most_blocks"
         assert self.draining_blocks == sum(lease.final_blocks for lease in self.draining), "draining_blocks"
         assert self.sequences == sum(lease.ticket.demand.sequences for lease in self.leases.values()), "sequences"
         tenants: dict[str, int] = {}

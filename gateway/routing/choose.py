@@ -15,7 +15,8 @@ class Offer:
 
     backend: str
     free_share: float
-    """Part of its pool that its predicted peak would still leave free with the request on it."""
+    """Part of its pool that would still be free at the peak with the request on it: 0 to 1 if that is sure, less one
+    where it is but predicted."""
     spill: bool = False
     """Only to be used where there is no other."""
 

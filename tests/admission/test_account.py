@@ -51,8 +51,20 @@ def test_where_overflow_is_fatal_ends_are_added_up() -> None:
         account.pool.resize(replace(account.capacity, overflow_is_fatal=fatal))
         account.admit(ticket(1, 60), 0.0, backlog=1)
         answer = offer(account, 60, output=50 * BLOCK)
-        assert answer == (Lack(Reason.HEADROOM, Holds.ALL) if fatal else Offer("a", 0.28))
+        assert answer == (Lack(Reason.HEADROOM, Holds.ALL) if fatal else Offer("a", 0.28 - 1.0))
         assert account.snapshot(0.0).reserved_tokens == account.reserved_blocks(0.0) * BLOCK == 60 * BLOCK
+
+
+def test_room_for_sure_comes_before_room_that_is_likely() -> None:
+    """An engine that holds all even at their hard ends needs no forecast, and is preferred to one that does."""
+    account = engine()
+    sure = offer(account, 10, output=BLOCK)
+    account.admit(ticket(1, 60), 0.0, backlog=1)
+    likely = offer(account, 60, output=50 * BLOCK)
+    assert isinstance(sure, Offer)
+    assert isinstance(likely, Offer)
+    assert 0 <= sure.free_share <= 1
+    assert -1 <= likely.free_share < 0
 
 
 def test_under_a_backlog_starts_are_spaced() -> None:

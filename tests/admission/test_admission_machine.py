@@ -272,6 +272,9 @@ class AdmissionMachine(RuleBasedStateMachine):
         if len(leases) == 1 and not pool.draining:
             assert fit.first_blocks(pool.capacity, leases[0].ticket) <= allowed
             return
+        most = sum(lease.blocks_at(lease.ticket.demand.output_tokens_max) for lease in leases)
+        if most + pool.draining_blocks <= allowed:
+            return
         outlook = account._cached
         assert outlook is not None
         peak = 0.0
