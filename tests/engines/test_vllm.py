@@ -16,8 +16,6 @@ pytestmark = [pytest.mark.engines, pytest.mark.timeout(600)]
 
 PRESSURE = Load(requests=64, concurrency=64)
 """64 x 232 tokens at once on 1,024: without the gateway, vLLM preempts well over a hundred times."""
-THROUGHPUT_KEPT = 0.95
-"""The least part of the direct throughput that the gateway must keep; preemptions cost more than that."""
 PROMPT = list(range(FIRST_TEXT_TOKEN, FIRST_TEXT_TOKEN + 32))
 MESSAGES: list[ChatCompletionMessageParam] = [{"role": "user", "content": "the model"}]
 TOOLS: list[ChatCompletionToolParam] = [
@@ -182,17 +180,12 @@ async def test_a_client_that_leaves_frees_its_memory(
 
 
 async def test_pressure_preempts_without_the_gateway_and_not_with_it(gateway: GatewayUrls, vllm: str) -> None:
-    """64 requests at once on 1,024 tokens: no preemption, none lost, no less throughput, and smoother streams."""
+    """64 requests at once on 1,024 tokens: no preemption and none lost. How fast, `benchmarks/kv_pressure.py` tells."""
     straight = await run_load(PRESSURE, vllm, f"{vllm}/metrics")
     through = await run_load(PRESSURE, gateway.api, f"{vllm}/metrics")
-    straight_again = await run_load(PRESSURE, vllm, f"{vllm}/metrics")
     assert straight.preemptions is not None
     assert straight.preemptions > 100
     assert through.preemptions == 0
     assert through.errors == []
     assert [stream.output_tokens for stream in through.streams] == [200] * 64
-    # The machine may be busy with other things in one round: the slower of two is the measure.
-    slower = min(straight, straight_again, key=lambda measured: measured.tokens_per_s)
-    assert through.tokens_per_s >= THROUGHPUT_KEPT * slower.tokens_per_s
-    assert through.gap_s(0.99) <= slower.gap_s(0.99)
     await assert_ledger_is_empty(gateway)
