@@ -1,23 +1,16 @@
-"""What of a model decides its KV cache: its attention layers by kind, and the limits that go with them."""
+"""What of a model decides its memory: its layers by what they keep, its parameters by where they live, its limits."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from estimator.errors import EstimatorError
+from estimator.kv_formats import KvFormat, kv_format
+from estimator.parts import Part
+from estimator.quantization import UNQUANTIZED, Quantization
 
-AttentionKind = Literal["full", "sliding", "chunked"]
-
-KV_DTYPE_BYTES: dict[str, float] = {
-    "float32": 4,
-    "bfloat16": 2,
-    "float16": 2,
-    "fp8": 1,
-    "fp8_e4m3": 1,
-    "fp8_e5m2": 1,
-}
-"""Bytes of one KV element. Per-tensor scales cost nothing per token."""
+AttentionKind = Literal["full", "sliding", "chunked", "cross", "encoder"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,28 +26,69 @@ class Attention:
     value_dim: int
     """Elements of one head's value; 0 for a latent, whose values are a part of the keys."""
     window: int = 0
-    """Tokens a sliding window spans or a chunk holds; 0 for full attention."""
+    """Tokens a sliding window spans or a chunk holds, or an encoder's length for "cross"; 0 for full attention."""
     index_layers: int = 0
     """Layers that also keep a sparse-attention index."""
     index_bytes: int = 0
     """Bytes per token of one such index; its precision is its own, whatever the KV dtype."""
-    fp8_bytes: int = 0
-    """Bytes per token and layer where 8-bit KV has a format of its own; 0 where an element is simply one byte."""
+    wide_key: int = 0
+    """Elements of all heads' keys that a latent stands for: what engines kept before they knew latents."""
+    wide_value: int = 0
+    tokens_per_state: int = 1
+    """Tokens that one latent stands for, where attention compresses them."""
+    packed_bytes: int = 0
+    """Bytes of one latent in 8 bits, where this model packs them in a way of its own."""
 
-    def bytes_per_token(self, element_bytes: float, tp: int) -> float:
+    @property
+    def latent(self) -> bool:
+        """Whether it keeps one compressed vector instead of keys and values."""
+        return self.value_dim == 0
+
+    def bytes_per_token(self, stored: KvFormat, tp: int) -> float:
         """Bytes that one rank keeps for one token in one layer, without index.
 
         Heads are split over ranks and replicated where there are fewer heads than ranks.
         """
-        if self.fp8_bytes and element_bytes == 1:
-            return self.fp8_bytes
         heads = max(1, self.kv_heads // tp)
-        return heads * (self.key_dim + self.value_dim) * element_bytes
+        if self.latent:
+            packed = stored.sparse_latent_bytes if self.index_bytes else stored.latent_bytes
+            if self.packed_bytes and stored.sparse_latent_bytes:
+                packed = self.packed_bytes
+            return (packed or heads * self.key_dim * stored.element_bytes) / self.tokens_per_state
+        return heads * ((self.key_dim + self.value_dim) * stored.element_bytes + 2 * stored.head_bytes)
 
 
 @dataclass(frozen=True, slots=True)
+class State:
+    """Layers that keep one state per sequence, whatever its length: Mamba, linear attention, short convolution."""
+
+    kind: Literal["mamba1", "mamba2", "delta", "kda", "linear", "conv", "rwkv"]
+    layers: int
+    channels: int = 0
+    """Channels whose last inputs a convolution keeps; split over ranks."""
+    taps: int = 0
+    """Inputs kept per channel: the kernel's length less one."""
+    groups: int = 0
+    """Groups with channels of their own; copied where ranks do not divide them."""
+    group_channels: int = 0
+    elements: int = 0
+    """Values of the recurrent state; split over ranks."""
+    element_bytes: int = 2
+    """Bytes of one of them."""
+    conv_bytes: int = 2
+    """Bytes of one kept input."""
+
+    def bytes(self, tp: int, draft_tokens: int = 0) -> int:
+        """Bytes of one layer's state on one rank. Checked drafts widen the kept inputs, except in Mamba 1."""
+        groups = self.groups if self.groups % tp == 0 else tp
+        inputs = (self.channels + groups * self.group_channels) // tp
+        taps = self.taps + (draft_tokens if self.kind != "mamba1" else 0)
+        return inputs * taps * self.conv_bytes + self.elements // tp * self.element_bytes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Model:
-    """A model as far as the price of its KV cache goes."""
+    """A model as far as its memory goes. Two are the same only if they are one object, which makes it a quick key."""
 
     name: str
     architecture: str
@@ -68,22 +102,48 @@ class Model:
     """Where the facts come from."""
     notes: tuple[str, ...] = ()
     """What a reader should know before trusting a number."""
+    doubts: tuple[str, ...] = ()
+    """What was read on a guess: a number of such a model is an estimate, not arithmetic."""
+    states: tuple[State, ...] = ()
+    parts: tuple[Part, ...] = ()
+    """Its parameters; empty where the description leaves out what they follow from (`parts_missing`)."""
+    parts_missing: str = ""
+    """The sentence that says why there are no parts."""
+    quantization: Quantization = field(default=UNQUANTIZED)
+    hidden_size: int = 0
+    """Width of its activations; 0 where unknown."""
+    ffn_size: int = 0
+    """Widest part of one token's way through a dense feed-forward layer; 0 where unknown."""
+    moe_width: int = 0
+    """Experts per token times their width; 0 without experts."""
+    vocab_size: int = 0
+    multimodal: bool = False
+    """Whether it also reads images or sound, for which engines profile an encoder."""
+    draft_layers: int = 0
+    """Layers that predict further tokens (MTP); each costs KV like a layer where they are used."""
 
     @property
     def layers(self) -> int:
         """Layers that keep KV of their own."""
         return sum(attention.layers for attention in self.attentions)
 
-    def element_bytes(self, kv_dtype: str = "auto") -> float:
-        """Bytes of one KV element. Quantised weights do not change it: only `kv_dtype` does.
+    @property
+    def hybrid(self) -> bool:
+        """Whether it has layers of more than one kind, which engines manage in groups."""
+        return len(self.attentions) + len(self.states) > 1
+
+    @property
+    def mla(self) -> bool:
+        """Whether its growing layers keep latents."""
+        return bool(self.attentions) and self.attentions[0].latent
+
+    def kv_format(self, kv_dtype: str = "auto") -> KvFormat:
+        """How its KV is stored. Quantised weights do not change it: only `kv_dtype` does.
 
         Raises:
-            EstimatorError: for a dtype that is not in `KV_DTYPE_BYTES`.
+            EstimatorError: for a dtype that is not known.
         """
-        name = self.dtype if kv_dtype == "auto" else kv_dtype
-        if name not in KV_DTYPE_BYTES:
-            raise EstimatorError(f"KV dtype {name!r} is not known: use auto or one of {', '.join(KV_DTYPE_BYTES)}.")
-        return KV_DTYPE_BYTES[name]
+        return kv_format(self.dtype if kv_dtype == "auto" else kv_dtype)
 
     def check_tp(self, tp: int) -> None:
         """Accept only tensor-parallel sizes that engines accept.

@@ -51,6 +51,25 @@ class ConfigFields:
             return value
         return None
 
+    def any_count(self, *names: str) -> int:
+        """The first of these that is there and not 0; 0 where there is none.
+
+        Raises:
+            EstimatorError: where it is no such number.
+        """
+        return next((self.count(name) for name in names if self.has(name)), 0)
+
+    def whole(self, name: str, default: int = 0) -> int:
+        """A whole number from 0 to `COUNT_MAX`; the default where it is missing or null.
+
+        Raises:
+            EstimatorError: where it is there but no such number.
+        """
+        value = self.values.get(name)
+        if value is None:
+            return default
+        return 0 if value == 0 and not isinstance(value, bool) else self.count(name)
+
     def text(self, *names: str) -> str:
         """A string; empty where all names are missing."""
         for name in names:

@@ -21,6 +21,7 @@ from gateway.admission.events import BackendAdded, BackendMissed, BackendRead
 from gateway.api.auth import KeyRing
 from gateway.api.endpoints import Api, ApiServer, ApiSettings
 from gateway.backends.backend import Backend
+from gateway.backends.calibration import Calibration
 from gateway.backends.engine import Fault
 from gateway.config import Config
 from gateway.gate import Gate
@@ -69,6 +70,10 @@ class Running:
         """Kind of each backend, as far as known."""
         return {name: backend.kind for name, backend in self.backends.items()}
 
+    def kv_layouts(self) -> dict[str, Calibration | None]:
+        """How each backend's KV cache is counted, as far as known."""
+        return {name: backend.calibration for name, backend in self.backends.items()}
+
 
 class _Observer:
     """Hands what pollers see to admission, metrics and, once per change, to the log."""
@@ -78,6 +83,7 @@ class _Observer:
         self._metrics = metrics
         self._told: dict[str, str] = {}
         self._models: dict[str, frozenset[str]] = {}
+        self._layouts: dict[str, Calibration | None] = {}
 
     def on_look(self, event: LookEvent, duration_s: float) -> None:
         running = self._running
@@ -85,6 +91,7 @@ class _Observer:
         match event:
             case BackendRead(reading):
                 self._metrics.on_read(reading.backend, "metrics", duration_s)
+                self._compare(reading.backend)
                 self._tell(reading.backend, "")
                 if self._models.get(reading.backend) != reading.models:
                     self._models[reading.backend] = reading.models
@@ -99,6 +106,17 @@ class _Observer:
     def on_telemetry_error(self, backend: str, source: str, reason: Fault, message: str) -> None:
         self._metrics.on_read_failed(backend, source, reason.value)
         self._tell(backend, f"{reason.value}: {message}")
+
+    def _compare(self, backend: str) -> None:
+        """How the formula for its KV cache agrees with what the engine states."""
+        found = self._running.backends[backend].calibration
+        if found is self._layouts.get(backend):
+            return
+        self._layouts[backend] = found
+        self._metrics.on_kv_formula(backend, found.ratio if found else None)
+        if found is not None:
+            level = log.warning if found.warning else log.info
+            level("kv_layout", backend=backend, layout=found.described, ratio=found.ratio, warning=found.warning)
 
     def _tell(self, backend: str, trouble: str) -> None:
         if trouble == self._told.get(backend, ""):
@@ -220,6 +238,7 @@ def _admin(running: Running, metrics: Metrics) -> web.Application:
         kinds=running.kinds,
         is_draining=lambda: running.draining,
         start_drain=running.start_drain,
+        kv_layouts=running.kv_layouts,
     )
     return admin.app()
 

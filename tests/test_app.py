@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import math
 import socket
 from collections.abc import AsyncIterator
 
 import pytest
+from structlog.testing import capture_logs
 
 from gateway.app import run
 from gateway.config import load_config
 from gateway.reporting.families import FAMILIES, PREFIX
 from gateway.simulation.server import RunningEngine, start_engine
+from tests.cli.fake_engine import hybrid, serving
 from tests.e2e.stand import SMALL, Stand, gateway, logs_into
 
 CANARY = "the-canary-sings-at-dawn"
@@ -94,6 +97,24 @@ async def test_the_state_shows_every_backend(engine: RunningEngine) -> None:
         assert (gone.kind, gone.state, gone.models, gone.capacity_tokens) == ("auto", "cold", [], 0)
         assert (await stand.admin("/health")).status == 200
         assert (await stand.admin("/nothing")).status == 404
+
+
+async def test_formula_and_engine_are_compared() -> None:
+    """State, metric and log tell which layout counts; a hybrid that nobody knows is a warning."""
+    gemma, house = hybrid("google/gemma-3-27b-it"), hybrid("/models/house")
+    with serving(gemma) as known, serving(house) as unknown, capture_logs() as lines:
+        async with gateway(known, {"name": "house", "url": unknown}) as stand:
+            backends = json.loads((await stand.admin("/api/v1/state")).body)["backends"]
+            seen = await metrics(stand)
+    layouts = {backend["name"]: backend["kv_layout"] for backend in backends}
+    assert layouts["b0"]["described"] == "from catalogue google/gemma-3-27b-it"
+    assert (layouts["b0"]["ratio"], layouts["b0"]["warning"]) == (1.0, None)
+    assert layouts["house"]["described"] == "uniform"
+    assert "over-admitted" in layouts["house"]["warning"]
+    assert seen[f'{PREFIX}backend_kv_formula_ratio{{backend="b0"}}'] == 1
+    assert math.isnan(seen[f'{PREFIX}backend_kv_formula_ratio{{backend="house"}}'])
+    told = sorted((line["backend"], line["log_level"]) for line in lines if line["event"] == "kv_layout")
+    assert told == [("b0", "info"), ("house", "warning")]
 
 
 async def test_a_port_that_is_taken() -> None:

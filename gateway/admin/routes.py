@@ -12,6 +12,7 @@ import msgspec
 from aiohttp import web
 
 from gateway.admission.snapshot import Snapshot
+from gateway.backends.calibration import Calibration
 from gateway.reporting.metrics import Metrics
 
 RENDER_EVERY_S = 1.0
@@ -27,6 +28,7 @@ class Admin:
     kinds: Callable[[], Mapping[str, str]]
     is_draining: Callable[[], bool]
     start_drain: Callable[[], None]
+    kv_layouts: Callable[[], Mapping[str, Calibration | None]] = dict
     _page: tuple[str, float, tuple[bytes, str]] = ("", float("-inf"), (b"", ""))
 
     def app(self) -> web.Application:
@@ -58,7 +60,7 @@ class Admin:
         return _json({"status": "draining" if draining else "ready"}, status=503 if draining else 200)
 
     async def _state(self, _request: web.Request) -> web.Response:
-        return _json(state(self.snapshot(), self.kinds()))
+        return _json(state(self.snapshot(), self.kinds(), self.kv_layouts()))
 
     async def _drain(self, request: web.Request) -> web.Response:
         # Any page that an operator's browser shows could send this; browsers say where a request comes from.
@@ -68,12 +70,15 @@ class Admin:
         return _json({"status": "draining"}, status=202)
 
 
-def state(snapshot: Snapshot, kinds: Mapping[str, str]) -> dict[str, object]:
-    """A snapshot as plain data, each backend with its kind."""
-    backends = [
-        {**dataclasses.asdict(backend, dict_factory=_plain), "kind": kinds.get(backend.name, "auto")}
-        for backend in snapshot.backends
-    ]
+def state(
+    snapshot: Snapshot, kinds: Mapping[str, str], kv_layouts: Mapping[str, Calibration | None]
+) -> dict[str, object]:
+    """A snapshot as plain data, each backend with its kind and the layout that its KV cache is counted by."""
+    backends = []
+    for backend in snapshot.backends:
+        layout = kv_layouts.get(backend.name)
+        more = {"kind": kinds.get(backend.name, "auto"), "kv_layout": layout.plain if layout else None}
+        backends.append(dataclasses.asdict(backend, dict_factory=_plain) | more)
     return {**dataclasses.asdict(snapshot, dict_factory=_plain), "backends": backends}
 
 

@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager
 
 from estimator import load_model
 from gateway import __version__
+from gateway.backends.calibration import Calibration
 from gateway.backends.catalog import ENGINES
 from gateway.backends.detect import detect
 from gateway.backends.engine import ENGINE_KEEPALIVE_S, Engine, Fault, TelemetryError
@@ -76,6 +77,11 @@ class Backend:
     def listed(self) -> tuple[ListedModel, ...]:
         """The models as the engine named them last, with their contexts and prices where it says; empty before."""
         return () if self._engine is None else self._engine.listed
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """Which layout its KV cache is counted by, and how it agrees with the engine; None where nothing is known."""
+        return None if self._engine is None else self._engine.calibration
 
     @property
     def spec(self) -> BackendSpec:

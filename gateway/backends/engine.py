@@ -10,6 +10,7 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
+from gateway.backends.calibration import Calibration
 from gateway.backends.exposition import Samples, parse
 from gateway.backends.listing import ListedModel, parse_listing
 from gateway.domain import Reading
@@ -62,6 +63,11 @@ class Engine(Protocol):
     @property
     def listed(self) -> tuple[ListedModel, ...]:
         """The models as the engine named them last."""
+        ...
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """How the formula for its KV cache agrees with what it states; None where nothing was compared."""
         ...
 
     async def read(self, fetch: Fetch, asked_at: float) -> Reading:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from gateway.backends.calibration import Calibration
 from gateway.backends.engine import (
     LISTING_MAX_AGE_S,
     OK,
@@ -82,6 +83,7 @@ class LlamaCpp:
         self._listed_for = ""
         self._listed_at = float("-inf")
         self.listed: tuple[ListedModel, ...] = ()
+        self.calibration: Calibration | None = None
 
     async def read(self, fetch: Fetch, asked_at: float) -> Reading:
         """See `Engine.read`."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from gateway.backends.calibration import Calibration
 from gateway.backends.engine import OK, Fault, Fetch, TelemetryError, listing_of, public_names
 from gateway.backends.listing import ListedModel
 from gateway.backends.pool import EnginePool, StatedPool, pool_of
@@ -31,6 +32,7 @@ class OpenAiProvider:
         self._models = models
         self._capacity = _stated_capacity(stated)
         self.listed: tuple[ListedModel, ...] = ()
+        self.calibration: Calibration | None = None
 
     @property
     def hosted(self) -> bool:

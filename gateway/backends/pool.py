@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from estimator.architecture import Model
-from estimator.errors import EstimatorError
-from estimator.kv_cache import KvLayout, kv_layout
+from estimator.kv_cache import KvLayout
 from gateway.backends.engine import Fault, TelemetryError
 from gateway.domain import UNLIMITED, Capacity
 
@@ -56,8 +55,8 @@ class Pool:
         return replace(self, capacity=replace(self.capacity, sequence_tokens_max=longest))
 
 
-def pool_of(said: EnginePool, stated: StatedPool, model: Model | None = None) -> Pool:
-    """The operator's word wins over the engine's; the groups of a model, if one is given, over a uniform pool.
+def pool_of(said: EnginePool, stated: StatedPool, groups: KvLayout | None = None) -> Pool:
+    """The operator's word wins over the engine's; the groups of its layers, if they are known, over a uniform pool.
 
     Raises:
         TelemetryError: neither says how large the pool or its blocks are, or what they say makes no pool.
@@ -65,8 +64,8 @@ def pool_of(said: EnginePool, stated: StatedPool, model: Model | None = None) ->
     block_tokens = stated.block_size or said.block_tokens
     if block_tokens is None or block_tokens < 1:
         raise TelemetryError(Fault.MISSING_METRIC, "the engine does not say its block size; set kv.block_size")
-    layout = _layout(model, block_tokens)
-    own_blocks = _engine_blocks(said, layout, with_groups=model is not None)
+    layout = KvLayout.uniform(block_tokens) if groups is None else groups
+    own_blocks = _engine_blocks(said, layout, with_groups=groups is not None)
     blocks = own_blocks if stated.capacity_tokens is None else stated.capacity_tokens // layout.block_tokens
     if blocks is None:
         raise TelemetryError(Fault.MISSING_METRIC, "the engine does not say its KV capacity; set kv.capacity_tokens")
@@ -74,15 +73,6 @@ def pool_of(said: EnginePool, stated: StatedPool, model: Model | None = None) ->
         raise TelemetryError(Fault.PARSE, f"a KV pool of {blocks} blocks makes no sense")
     longest = layout.tokens_in(blocks // said.ranks) if said.ranks > 1 else UNLIMITED
     return Pool(Capacity(blocks, layout, sequence_tokens_max=longest), blocks if own_blocks is None else own_blocks)
-
-
-def _layout(model: Model | None, block_tokens: int) -> KvLayout:
-    if model is None:
-        return KvLayout.uniform(block_tokens)
-    try:
-        return kv_layout(model, block_tokens=block_tokens)
-    except EstimatorError as error:
-        raise TelemetryError(Fault.PARSE, f"kv.model_config does not fit this engine: {error}") from error
 
 
 def _engine_blocks(said: EnginePool, layout: KvLayout, *, with_groups: bool) -> int | None:

@@ -12,6 +12,7 @@ from contextlib import suppress
 
 import msgspec
 
+from gateway.backends.calibration import Calibration
 from gateway.backends.engine import (
     LISTING_MAX_AGE_S,
     OK,
@@ -78,6 +79,7 @@ class Sglang:
         self._known_for = ""
         self._known_at = float("-inf")
         self.listed: tuple[ListedModel, ...] = ()
+        self.calibration: Calibration | None = None
 
     async def read(self, fetch: Fetch, asked_at: float) -> Reading:
         """See `Engine.read`."""

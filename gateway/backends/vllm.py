@@ -7,13 +7,15 @@ block. `cache_config_info` has labels that contain the names of those read here:
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
+from gateway.backends.calibration import Calibration, Told, calibrate
 from gateway.backends.engine import (
     LISTING_MAX_AGE_S,
     OK,
@@ -51,6 +53,8 @@ STARTED = b"process_start_time_seconds"
 WANTED = frozenset({USAGE, USAGE_OLD, CONFIG, RUNNING, WAITING, PREEMPTIONS, PROMPT, OUTPUT, STARTED})
 RANK = "engine"
 """Label of a data-parallel rank: each has a pool of its own."""
+NAMED_MAX = 4
+"""Listed models whose names are looked up: the first is the engine's own, later ones are adapters."""
 
 
 class _Version(msgspec.Struct):
@@ -62,6 +66,8 @@ class VllmPage:
     """What one metrics page says."""
 
     pool: EnginePool
+    told: Told | None
+    """Of the first rank, for the formula; None without blocks."""
     usage: float
     running: int | None
     waiting: int | None
@@ -86,15 +92,18 @@ class Vllm:
         self._listed_for = ""
         self._listed_at = float("-inf")
         self._version = ""
+        self._calibrated_for: Told | None = None
         self.listed: tuple[ListedModel, ...] = ()
+        self.calibration: Calibration | None = None
 
     async def read(self, fetch: Fetch, asked_at: float) -> Reading:
         """See `Engine.read`."""
         page = read_page(await fetch_ok(fetch, "/metrics"))
-        pool = pool_of(page.pool, self._stated, self._stated.model)
         generation = self._life.observe(f"{page.started}/{page.pool.blocks}", page.work_done)
         if generation != self._listed_for or asked_at - self._listed_at >= LISTING_MAX_AGE_S:
             await self._identify(fetch, asked_at, generation)
+        calibration = await self._calibrate(page.told)
+        pool = pool_of(page.pool, self._stated, None if calibration is None else calibration.layout)
         return Reading(
             backend=self._name,
             asked_at=asked_at,
@@ -115,6 +124,27 @@ class Vllm:
             self._version = await _version(fetch)
         self._listed_for, self._listed_at = generation, asked_at
 
+    async def _calibrate(self, told: Told | None) -> Calibration | None:
+        """Choose the layout anew when anything it follows from has changed: in a thread, as it takes milliseconds."""
+        stated = self._stated
+        if told is None:
+            if stated.block_size is None:
+                return None
+            told = Told(stated.block_size)
+        names = dict.fromkeys(name for model in self.listed[:NAMED_MAX] for name in (model.id, model.root) if name)
+        told = replace(
+            told,
+            block_tokens=stated.block_size or told.block_tokens,
+            context_tokens=longest_context(self.listed) or told.context_tokens,
+            version=self._version,
+            names=tuple(names),
+        )
+        if self.calibration is None or told != self._calibrated_for:
+            sized = stated.block_size is not None or stated.capacity_tokens is not None
+            self.calibration = await asyncio.to_thread(calibrate, told, stated.model, from_catalogue=not sized)
+            self._calibrated_for = told
+        return self.calibration
+
 
 async def _version(fetch: Fetch) -> str:
     status, body = await fetch("/version")
@@ -131,10 +161,12 @@ def read_page(page: bytes) -> VllmPage:
         TelemetryError: malformed, without the usage gauge, or with values that cannot be.
     """
     samples = samples_of(page, WANTED)
-    pool, blocks_by_rank = _pool(samples)
+    configs = _configs(samples)
+    pool, blocks_by_rank = _pool(configs)
     work = [n for n in (total(samples, PROMPT, RANK), total(samples, OUTPUT, RANK)) if n is not None]
     return VllmPage(
         pool=pool,
+        told=next((config.told for config in configs.values()), None),
         usage=_usage(samples, blocks_by_rank),
         running=whole(total(samples, RUNNING, RANK)),
         waiting=whole(total(samples, WAITING, RANK)),
@@ -167,6 +199,9 @@ class _Config:
     """As the engine prints it, null block included."""
     longest_at_once: float
     """Sequences of the longest length that fit at once; 0 where it does not say."""
+    states_tokens: bool
+    kv_dtype: str
+    prefix_caching: bool
 
     @property
     def is_uniform(self) -> bool:
@@ -189,20 +224,46 @@ class _Config:
             return (self.blocks - 1) * self.block_tokens
         return self.tokens * (self.blocks - 1) // self.blocks
 
+    @property
+    def told(self) -> Told:
+        """The part that a formula can be held against."""
+        return Told(
+            block_tokens=self.block_tokens,
+            blocks=self.blocks,
+            tokens=self.tokens if self.states_tokens else None,
+            uniform=self.is_uniform,
+            context_tokens=round(self.tokens / self.longest_at_once) if self.longest_at_once else None,
+            kv_dtype=self.kv_dtype,
+            prefix_caching=self.prefix_caching,
+        )
+
 
 def _config(labels: dict[str, str]) -> _Config | None:
     blocks, block_tokens = positive(labels.get("num_gpu_blocks")), positive(labels.get("block_size"))
     if blocks is None or blocks < 2 or block_tokens is None:
         return None
-    tokens = positive(labels.get("kv_cache_size_tokens")) or blocks * block_tokens
-    return _Config(blocks, block_tokens, tokens, fraction(labels.get("kv_cache_max_concurrency")))
+    tokens = positive(labels.get("kv_cache_size_tokens"))
+    return _Config(
+        blocks=blocks,
+        block_tokens=block_tokens,
+        tokens=tokens or blocks * block_tokens,
+        longest_at_once=fraction(labels.get("kv_cache_max_concurrency")),
+        states_tokens=tokens is not None,
+        kv_dtype=labels.get("cache_dtype", "auto"),
+        prefix_caching=labels.get("enable_prefix_caching") != "False",
+    )
 
 
-def _pool(samples: Samples) -> tuple[EnginePool, dict[str, int]]:
-    """The pool of all ranks, and usable blocks rank by rank; nothing where one of them does not say."""
+def _configs(samples: Samples) -> dict[str, _Config]:
+    """Rank by rank; nothing where one of them does not say."""
     configs = {labels.get(RANK, ""): _config(labels) for labels, _ in samples.get(CONFIG, ())}
     ranks = {rank: config for rank, config in configs.items() if config is not None}
-    if not ranks or len(ranks) < len(configs):
+    return ranks if len(ranks) == len(configs) else {}
+
+
+def _pool(ranks: dict[str, _Config]) -> tuple[EnginePool, dict[str, int]]:
+    """The pool of all ranks, and usable blocks rank by rank."""
+    if not ranks:
         return EnginePool(), {}
     said = EnginePool(
         blocks=sum(config.blocks - 1 for config in ranks.values()),

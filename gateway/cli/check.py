@@ -41,6 +41,21 @@ class Row:
     context_tokens: int | None = None
     telemetry: str = "none"
     latency_ms: float | None = None
+    kv_layout: str | None = None
+    """Where the layout comes from that its KV cache is counted by."""
+    kv_formula_ratio: float | None = None
+    """Tokens that the engine states by those of the formula."""
+
+
+@dataclass(slots=True)
+class Findings:
+    """What a check found."""
+
+    rows: list[Row]
+    faults: list[Fault]
+    """Problems: the check fails."""
+    warnings: list[Fault]
+    """What is good to know, and to mend."""
 
 
 def check(
@@ -55,15 +70,17 @@ def check(
         fail_bad_config(error, as_json=as_json)
     # Built before the loop runs: a model's config.json is read from disk.
     built = [_build(index, backend) for index, backend in enumerate(config.backends)]
-    rows, faults = asyncio.run(look_at_all(config, built))
-    faults.extend(_faults_of_all(config, rows))
+    found = asyncio.run(look_at_all(config, built))
+    found.faults.extend(_faults_of_all(config, found.rows))
     if as_json:
-        print_json({"backends": [asdict(row) for row in rows], "problems": problems(faults)})
+        shown = [asdict(row) for row in found.rows]
+        print_json({"backends": shown, "problems": problems(found.faults), "warnings": problems(found.warnings)})
     else:
-        _print(rows)
-        print_faults(faults)
-        typer.echo(f"{path}: {f'{len(faults)} problem(s)' if faults else 'good'}")
-    raise typer.Exit(1 if faults else 0)
+        _print(found.rows)
+        print_faults([*found.faults, *(Fault(each.path, f"warning: {each.message}") for each in found.warnings)])
+        warned = f", {len(found.warnings)} warning(s)" if found.warnings else ""
+        typer.echo(f"{path}: {f'{len(found.faults)} problem(s)' if found.faults else 'good'}{warned}")
+    raise typer.Exit(1 if found.faults else 0)
 
 
 def _build(index: int, given: BackendConfig) -> Backend | Fault:
@@ -75,21 +92,23 @@ def _build(index: int, given: BackendConfig) -> Backend | Fault:
         return Fault(f"backends.{index}", str(error))
 
 
-async def look_at_all(config: Config, built: list[Backend | Fault]) -> tuple[list[Row], list[Fault]]:
+async def look_at_all(config: Config, built: list[Backend | Fault]) -> Findings:
     """One look at each backend, many at a time."""
     places = asyncio.Semaphore(AT_ONCE_MAX)
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(_look_at(config, index, backend, places)) for index, backend in enumerate(built)]
-    results = [task.result() for task in tasks]
-    return [row for row, _ in results], [fault for _, faults in results for fault in faults]
+    all_of = Findings([], [], [])
+    for each in (task.result() for task in tasks):
+        all_of.rows += each.rows
+        all_of.faults += each.faults
+        all_of.warnings += each.warnings
+    return all_of
 
 
-async def _look_at(
-    config: Config, index: int, backend: Backend | Fault, places: asyncio.Semaphore
-) -> tuple[Row, list[Fault]]:
+async def _look_at(config: Config, index: int, backend: Backend | Fault, places: asyncio.Semaphore) -> Findings:
     given, path = config.backends[index], f"backends.{index}"
     if isinstance(backend, Fault):
-        return Row(given.name, given.kind), [backend]
+        return Findings([Row(given.name, given.kind)], [backend], [])
     clock = asyncio.get_running_loop().time
     try:
         async with places:
@@ -100,12 +119,25 @@ async def _look_at(
         await backend.aclose()
     if not isinstance(result, Reading):
         key, remedy = REMEDIES[fault_of(result)]
-        return Row(given.name, backend.kind, latency_ms=latency_ms), [Fault(f"{path}.{key}", f"{result}; {remedy}")]
+        row = Row(given.name, backend.kind, latency_ms=latency_ms)
+        return Findings([row], [Fault(f"{path}.{key}", f"{result}; {remedy}")], [])
+    row = _row(given.name, backend, result, latency_ms)
+    found = Findings([row], list(_faults_of(config, index, row, hosted=backend.hosted)), [])
+    formula = backend.calibration
+    if formula is not None and formula.warning:
+        (found.faults if formula.is_problem else found.warnings).append(
+            Fault(f"{path}.kv.model_config", formula.warning)
+        )
+    return found
+
+
+def _row(name: str, backend: Backend, result: Reading, latency_ms: float) -> Row:
     contexts = [model.context_tokens for model in backend.listed if model.context_tokens]
     capacity = result.capacity
     limit = capacity.sequence_tokens_max if capacity and capacity.sequence_tokens_max < UNLIMITED else None
-    row = Row(
-        backend=given.name,
+    formula = backend.calibration
+    return Row(
+        backend=name,
         kind=backend.kind,
         models=tuple(sorted(result.models)),
         kv_tokens=capacity.tokens if capacity else None,
@@ -113,8 +145,9 @@ async def _look_at(
         context_tokens=limit or max(contexts, default=None),
         telemetry="none" if backend.hosted else "ok" if result.used_blocks is not None else "no KV use",
         latency_ms=latency_ms,
+        kv_layout=formula.described if formula else None,
+        kv_formula_ratio=formula.ratio if formula else None,
     )
-    return row, list(_faults_of(config, index, row, hosted=backend.hosted))
 
 
 def _faults_of(config: Config, index: int, row: Row, *, hosted: bool) -> Iterator[Fault]:
@@ -147,7 +180,7 @@ def _faults_of_all(config: Config, rows: list[Row]) -> Iterator[Fault]:
 def _print(rows: list[Row]) -> None:
     if not rows:
         return
-    head = ("BACKEND", "KIND", "MODEL", "KV CAPACITY", "BLOCK", "CONTEXT", "TELEMETRY", "LATENCY")
+    head = ("BACKEND", "KIND", "MODEL", "KV CAPACITY", "BLOCK", "CONTEXT", "TELEMETRY", "LATENCY", "KV LAYOUT")
     print_table(head, [_cells(row) for row in rows])
 
 
@@ -157,4 +190,4 @@ def _cells(row: Row) -> tuple[str, ...]:
     capacity = "-" if row.kv_tokens is None else f"{row.kv_tokens:,} tokens"
     numbers = ("-" if number is None else f"{number:,}" for number in (row.block_tokens, row.context_tokens))
     latency = "-" if row.latency_ms is None else f"{row.latency_ms:.0f} ms"
-    return (row.backend, row.kind, models or "-", capacity, *numbers, row.telemetry, latency)
+    return (row.backend, row.kind, models or "-", capacity, *numbers, row.telemetry, latency, row.kv_layout or "-")

@@ -20,12 +20,12 @@ def health(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
 ) -> None:
     """Exit 0 if the gateway is healthy."""
-    parts = urlsplit(url)
     try:
+        parts = urlsplit(url)
         port = parts.port or DEFAULT_PORT
     except ValueError:
-        port = 0
-    if parts.scheme != "http" or not parts.hostname or not port:
+        raise typer.BadParameter("must be http://HOST:PORT", param_hint="--url") from None
+    if parts.scheme != "http" or not parts.hostname:
         raise typer.BadParameter("must be http://HOST:PORT", param_hint="--url")
     problem = _ask(parts.hostname, port, timeout_s)
     if as_json:

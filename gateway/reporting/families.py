@@ -136,6 +136,9 @@ BACKEND = (
     _gauge("backend_kv_observed_tokens", "backend", "Engine telemetry: tokens in use; NaN if it does not say."),
     _gauge("backend_kv_external_tokens", "backend", "Observed tokens that the ledger cannot explain."),
     _gauge("backend_kv_headroom_tokens", "backend", "Tokens admission would still accept now."),
+    _gauge(
+        "backend_kv_formula_ratio", "backend", "KV tokens the engine states / those of the formula; NaN if unknown."
+    ),
     _counter("backend_kv_token_seconds_total", "backend", "Integral of reserved tokens over time."),
     _gauge("backend_safety_margin_ratio", "backend", "Share of capacity held back now."),
     _gauge("backend_running_requests", "backend", "Engine: running; NaN if it does not say."),

@@ -57,6 +57,7 @@ class Metrics:
         self._running: dict[int, tuple[Gauge, str, float]] = {}
         self._reserved: dict[str, tuple[float, int]] = {}
         self._preemptions: dict[str, int] = {}
+        self._formula_ratios: dict[str, float | None] = {}
         self._endpoints: set[str] = set()
         self._reads: dict[str, Histogram] = {}
         self._read_times: dict[tuple[str, str], Gauge] = {}
@@ -122,6 +123,10 @@ class Metrics:
         self._watch(backend, source)
         self._reads[source].observe(duration_s)
         self._read_times[backend, source].set_to_current_time()
+
+    def on_kv_formula(self, backend: str, ratio: float | None) -> None:
+        """How many KV tokens an engine states, as a multiple of the formula's."""
+        self._formula_ratios[backend] = ratio
 
     def on_read_failed(self, backend: str, source: str, reason: str) -> None:
         """A look brought nothing usable; `reason` is one of `families.TELEMETRY_REASONS`."""
@@ -261,6 +266,7 @@ class Metrics:
         kv.observed.set(_or_nan(backend.observed_tokens))
         kv.external.set(backend.foreign_tokens)
         kv.headroom.set(backend.headroom_tokens)
+        kv.formula_ratio.set(_or_nan(self._formula_ratios.get(backend.name)))
         kv.margin.set(backend.held_back_tokens / backend.capacity_tokens if backend.capacity_tokens else 0)
         kv.running.set(_or_nan(backend.running))
         kv.waiting.set(_or_nan(backend.waiting))
@@ -288,7 +294,7 @@ class Metrics:
             series.oldest_age_s.set(now - oldest[name] if name in oldest else 0)
 
 
-def _or_nan(value: int | None) -> float:
+def _or_nan(value: float | None) -> float:
     return math.nan if value is None else value
 
 

@@ -191,6 +191,7 @@ class KvSeries:
         self.observed = families.gauge("backend_kv_observed_tokens", backend)
         self.external = families.gauge("backend_kv_external_tokens", backend)
         self.headroom = families.gauge("backend_kv_headroom_tokens", backend)
+        self.formula_ratio = families.gauge("backend_kv_formula_ratio", backend)
         self.token_seconds = families.counter("backend_kv_token_seconds_total", backend)
         self.margin = families.gauge("backend_safety_margin_ratio", backend)
         self.running = families.gauge("backend_running_requests", backend)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 import uuid
@@ -28,6 +29,10 @@ VERSION: Final = "0.32.0"
 DEAD: Final = (500, "InternalServerError", "EngineCore encountered an issue. See stack trace above for the root cause.")
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+ACCEPT_TURNS = 5
+"""A connection that was accepted just now becomes known a few turns of the event loop later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +120,11 @@ class RunningEngine:
         for site in list(self._runner.sites):
             await site.stop()
         self._live.die()
-        if self._runner.server is not None:
-            for connection in self._runner.server.connections:
+        for _ in range(ACCEPT_TURNS):
+            for connection in self._runner.server.connections if self._runner.server is not None else ():
                 if connection.transport is not None:
                     connection.transport.abort()
+            await asyncio.sleep(0)
 
 
 @asynccontextmanager

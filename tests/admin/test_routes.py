@@ -5,6 +5,7 @@ import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import cast
 
 import pytest
 from aiohttp import ClientSession
@@ -16,6 +17,7 @@ from gateway.admin.routes import Admin, state
 from gateway.admission.admission import Admission
 from gateway.admission.limits import AdmissionLimits
 from gateway.admission.snapshot import Snapshot
+from gateway.backends.calibration import Calibration
 from gateway.domain import Outcome
 from gateway.gate import Gate
 from gateway.reporting.metrics import Metrics
@@ -47,6 +49,7 @@ async def house() -> AsyncIterator[House]:
         metrics=metrics,
         snapshot=built.snapshot,
         kinds=lambda: {"a": "vllm"},
+        kv_layouts=lambda: {"a": Calibration("catalogue", "m", None, 1000, 800, "they differ")},
         is_draining=lambda: bool(built.drains),
         start_drain=lambda: built.drains.append(True),
     )
@@ -87,6 +90,13 @@ async def test_the_state_is_the_snapshot_in_plain_words() -> None:
             "fresh",
         )
         assert (backend["requests"], backend["reserved_tokens"], backend["capacity_tokens"]) == (1, 960, 1024)
+        assert backend["kv_layout"] == {
+            "described": "from catalogue m",
+            "engine_tokens": 1000,
+            "formula_tokens": 800,
+            "ratio": 1.25,
+            "warning": "they differ",
+        }
         (queue,) = answer["queues"]
         assert (queue["model"], queue["priority"], queue["depth"]) == ("m", "interactive", 1)
         assert (answer["draining"], answer["double_releases"]) == (False, 0)
@@ -96,8 +106,9 @@ async def test_the_state_is_the_snapshot_in_plain_words() -> None:
 async def test_a_backend_of_no_known_kind_is_auto() -> None:
     """Until its engine has been found out."""
     async with house() as built:
-        shown = state(built.gate.snapshot(), {})
-        assert [backend["kind"] for backend in shown["backends"]] == ["auto"]  # type: ignore[attr-defined]
+        shown = state(built.gate.snapshot(), {}, {})
+        (backend,) = cast("list[dict[str, object]]", shown["backends"])
+        assert (backend["kind"], backend["kv_layout"]) == ("auto", None)
 
 
 async def test_metrics_are_a_page_that_scrapers_read(monkeypatch: pytest.MonkeyPatch) -> None:

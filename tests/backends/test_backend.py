@@ -38,7 +38,7 @@ async def test_an_unknown_kind_is_found_by_the_first_look_that_succeeds() -> Non
         backend = Backend(BackendSettings("one", server.url))
         with pytest.raises(TelemetryError):
             await backend.read(0.0)
-        assert (backend.kind, backend.listed) == ("auto", ())
+        assert (backend.kind, backend.listed, backend.calibration) == ("auto", (), None)
         await backend.read(1.0)
         assert (backend.kind, backend.hosted) == ("vllm", False)
         await backend.read(2.0)

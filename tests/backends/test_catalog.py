@@ -16,4 +16,4 @@ def test_every_kind_has_a_driver() -> None:
 def test_a_driver_goes_by_its_kind(kind: EngineKind) -> None:
     """What a driver calls itself is what it is listed under; only the provider is hosted."""
     driver = ENGINES[kind]("one", {}, StatedPool())
-    assert (driver.kind, driver.hosted, driver.listed) == (kind, kind == "openai", ())
+    assert (driver.kind, driver.hosted, driver.listed, driver.calibration) == (kind, kind == "openai", (), None)

@@ -1,5 +1,6 @@
 import pytest
 
+from estimator import kv_layout
 from gateway.backends.engine import Fault, TelemetryError
 from gateway.backends.pool import EnginePool, StatedPool, pool_of
 from gateway.domain import UNLIMITED
@@ -42,7 +43,7 @@ def test_an_engine_that_says_nothing_needs_settings() -> None:
 
 def test_groups_of_a_hybrid_count_the_engines_block_ids() -> None:
     """With the architecture known, blocks are ids of the shared pool, not tokens."""
-    pool = pool_of(EnginePool(blocks=100, block_tokens=16, tokens=5000), StatedPool(), HYBRID)
+    pool = pool_of(EnginePool(blocks=100, block_tokens=16, tokens=5000), StatedPool(), kv_layout(HYBRID))
     assert pool.capacity.blocks == 100
     assert len(pool.capacity.layout.groups) == 2
     assert pool.capacity.layout.blocks(16) == 2

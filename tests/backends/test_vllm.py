@@ -1,6 +1,12 @@
+import json
+import threading
+from dataclasses import replace
+from typing import Any
+
 import pytest
 from hypothesis import given, strategies as st
 
+from gateway.backends.calibration import Calibration, calibrate
 from gateway.backends.engine import LISTING_MAX_AGE_S, Fault, TelemetryError
 from gateway.backends.pool import StatedPool
 from gateway.backends.upstream import FailureKind, UpstreamFailure
@@ -129,6 +135,12 @@ def test_a_uniform_pool_is_known_whatever_the_context(context: int, blocks: int)
     assert read_page(metrics(config=config)).pool.tokens == (blocks - 1) * 32
 
 
+def listing(*models: tuple[str, str]) -> bytes:
+    """A page of models: id and root, of 8192 tokens each."""
+    data = [{"id": name, "root": root, "max_model_len": 8192} for name, root in models]
+    return json.dumps({"data": data}).encode()
+
+
 GEMMA = 'block_size="32",num_gpu_blocks="32768",kv_cache_size_tokens="528416",kv_cache_max_concurrency="129.0079"'
 """A small Gemma 3 on a real server: blocks times block size would be 1,048,576."""
 
@@ -148,6 +160,75 @@ async def test_a_hybrid_with_its_architecture() -> None:
     assert reading.capacity.blocks == 32767
     assert len(reading.capacity.layout.groups) > 1
     assert reading.used_blocks == round(0.5 * 32767)
+
+
+GEMMA_27B = (
+    'block_size="16",num_gpu_blocks="163840",cache_dtype="auto",enable_prefix_caching="True",'
+    f'kv_cache_size_tokens="373865",kv_cache_max_concurrency="{163840 / 3590}"'
+)
+"""Gemma 3 27B as real vLLM sizes it at 8192 tokens: 163,840 blocks hold 373,865 tokens of longest sequences."""
+
+
+async def test_a_hybrid_that_the_catalogue_knows() -> None:
+    """Its groups count without a setting: a short request takes a block in each of seven, not one."""
+    server = pages(metrics("0.5", GEMMA_27B))
+    server.pages["/v1/models"] = listing(("chat", "google/gemma-3-27b-it"))
+    driver = vllm()
+    reading = await driver.read(server, 0.0)
+    assert reading.capacity is not None
+    assert reading.capacity.blocks == 163_839
+    assert reading.capacity.layout.blocks(1) == 7
+    assert reading.used_blocks == round(0.5 * 163_839)
+    assert driver.calibration is not None
+    assert (driver.calibration.described, driver.calibration.ratio) == ("from catalogue google/gemma-3-27b-it", 1.0)
+
+
+async def test_the_layout_is_chosen_once_per_life_and_off_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every look asks; only a change of what it follows from computes."""
+    threads: list[threading.Thread] = []
+
+    def noted(*args: Any, **kwargs: Any) -> Calibration:
+        threads.append(threading.current_thread())
+        return calibrate(*args, **kwargs)
+
+    monkeypatch.setattr("gateway.backends.vllm.calibrate", noted)
+    server, driver = pages(metrics("0.5", GEMMA_27B)), vllm()
+    for now in (0.0, 1.0, LISTING_MAX_AGE_S + 2):
+        await driver.read(server, now)
+    assert len(threads) == 1
+    assert threads[0] is not threading.main_thread()
+    server.pages["/v1/models"] = listing(("chat", "google/gemma-3-27b-it"))
+    reading = await driver.read(server, 2 * LISTING_MAX_AGE_S + 4)
+    assert len(threads) == 2
+    assert reading.capacity is not None
+    assert len(reading.capacity.layout.groups) == 7
+
+
+async def test_a_model_of_the_operator_that_does_not_fit_falls_back() -> None:
+    """The engine's own tokens count: better than a backend that is never ready."""
+    driver = vllm(stated=StatedPool(model=replace(HYBRID, dtype="no-such-dtype")))
+    reading = await driver.read(pages(metrics("0.5", GEMMA_27B)), 0.0)
+    assert reading.capacity is not None
+    assert reading.capacity.blocks == 373_865 * 163_839 // 163_840 // 16
+    assert driver.calibration is not None
+    assert driver.calibration.is_problem
+
+
+async def test_a_recorded_pool_without_a_known_model_is_uniform() -> None:
+    """The usual case says nothing and warns of nothing."""
+    driver = vllm()
+    await driver.read(pages(), 0.0)
+    assert driver.calibration is not None
+    assert (driver.calibration.described, driver.calibration.warning) == ("uniform", "")
+    told = read_page(BUSY).told
+    assert told is not None
+    assert (told.blocks, told.tokens, told.uniform, told.context_tokens, told.prefix_caching) == (
+        33,
+        1056,
+        True,
+        512,
+        True,
+    )
 
 
 @pytest.mark.parametrize("config", ['block_size="16",num_gpu_blocks="None"', 'block_size="x",num_gpu_blocks="5"', ""])

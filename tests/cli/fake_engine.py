@@ -1,5 +1,6 @@
 """An engine reduced to fixed pages, on a free port of the loopback."""
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,6 +15,18 @@ VLLM = {
     "/v1/models": b'{"object":"list","data":[{"id":"tiny","object":"model","max_model_len":512}]}',
 }
 HOSTED = {"/v1/models": b'{"data":[{"id":"a","context_size":8192},{"id":"b"},{"id":"c"},{"id":"d"}]}'}
+
+HYBRID_METRICS = (
+    b'vllm:cache_config_info{block_size="16",num_gpu_blocks="163840",kv_cache_size_tokens="373865",'
+    b'kv_cache_max_concurrency="45.63788300835655"} 1.0\nvllm:kv_cache_usage_perc{engine="0"} 0.0\n'
+)
+"""Gemma 3 27B at 8192 tokens, as real vLLM sizes it."""
+
+
+def hybrid(model: str) -> dict[str, bytes]:
+    """Pages of an engine that serves a model of this name from the pool of `HYBRID_METRICS`."""
+    listing = {"data": [{"id": "chat", "root": model, "max_model_len": 8192}]}
+    return {"/metrics": HYBRID_METRICS, "/v1/models": json.dumps(listing).encode()}
 
 
 @contextmanager

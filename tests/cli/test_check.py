@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.command import kvgate
-from tests.cli.fake_engine import HOSTED, VLLM, serving
+from tests.cli.fake_engine import HOSTED, VLLM, hybrid, serving
 
 
 def config(tmp_path: Path, *backends: str, rest: str = "") -> Path:
@@ -28,7 +28,7 @@ def test_a_good_configuration(capsys: pytest.CaptureFixture[str], tmp_path: Path
     assert own.split()[:8] == ["own", "vllm", "tiny", "1,024", "tokens", "16", "512", "ok"]
     assert far.split()[:9] == ["far", "openai", "a,", "b,", "c", "+1", "-", "-", "8,192"]
     assert end == f"{file}: good"
-    assert as_json["problems"] == []
+    assert as_json["problems"] == as_json["warnings"] == []
     assert as_json["backends"][0] | {"latency_ms": 0} == {
         "backend": "own",
         "kind": "vllm",
@@ -38,7 +38,30 @@ def test_a_good_configuration(capsys: pytest.CaptureFixture[str], tmp_path: Path
         "context_tokens": 512,
         "telemetry": "ok",
         "latency_ms": 0,
+        "kv_layout": "uniform",
+        "kv_formula_ratio": None,
     }
+
+
+def test_the_layout_of_each_kv_cache_is_told(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """One that the catalogue explains is good, an unknown hybrid is a warning, a wrong model a problem."""
+    with serving(hybrid("google/gemma-3-27b-it")) as known, serving(hybrid("/models/house")) as unknown:
+        good = kvgate(capsys, "check", config(tmp_path, f"url: '{known}'"))
+        doubtful = config(tmp_path, f"url: '{unknown}'")
+        warned, as_json = kvgate(capsys, "check", doubtful), kvgate(capsys, "check", doubtful, "--json")
+        wrong = config(tmp_path, f"url: '{known}', kv: {{model_config: openai/gpt-oss-20b}}")
+        failed = kvgate(capsys, "check", wrong)
+    assert (good.code, good.err) == (0, "")
+    assert "from catalogue google/gemma-3-27b-it" in good.out
+    assert warned.code == 0
+    assert warned.err.startswith("backends.0.kv.model_config: warning: its layers share blocks in groups")
+    assert warned.out.endswith("good, 1 warning(s)\n")
+    (warning,) = json.loads(as_json.out)["warnings"]
+    assert warning["path"] == "backends.0.kv.model_config"
+    assert "over-admitted" in warning["message"]
+    assert failed.code == 1
+    assert failed.err.startswith("backends.0.kv.model_config: the engine states 373,865 tokens")
+    assert "from kv.model_config openai/gpt-oss-20b" in failed.out
 
 
 def test_every_problem_has_a_path_and_a_remedy(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -1,12 +1,15 @@
 """`kvgate estimate` as it is typed."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 import typer
 from typer.testing import CliRunner, Result
 
 from gateway.cli.estimate import estimate
+from tests.estimator.gguf_bytes import tensor, write
 
 APP = typer.Typer()
 APP.command()(estimate)
@@ -41,6 +44,39 @@ def test_hybrids_show_their_groups_and_notes() -> None:
     assert "6 sliding groups of 10 layers" in result.output
     assert "at most 1,089 blocks a sequence" in result.output
     assert "Note: With speculative decoding" in run("deepseek-ai/DeepSeek-R1").output
+    assert "Doubt: The name does not say how its weights are stored" in run("unsloth/gemma-3-27b-it-GGUF").output
+    assert "Weights: 5.2" in run("Qwen/Qwen2.5-7B-Instruct-AWQ").output
+
+
+def test_the_list_of_known_models() -> None:
+    """A table with sources below it; the same as JSON."""
+    answer = json.loads(run("--list", "--json").stdout)["models"]
+    assert len(answer) >= 120
+    known = {row["id"]: row for row in answer}
+    assert known["meta-llama/Meta-Llama-3.1-70B"] | {"source": ""} == {
+        "id": "meta-llama/Meta-Llama-3.1-70B",
+        "architecture": "LlamaForCausalLM",
+        "parameters": 70_553_706_496,
+        "quantization": "",
+        "context_tokens": 131_072,
+        "kv_bytes_per_token": 327_680,
+        "source": "",
+    }
+    assert all(re.search(r", \d{4}-\d\d-\d\d$", row["source"]) for row in answer)
+    lines = run("--list").stdout.splitlines()
+    (line,) = [line for line in lines if line.startswith("meta-llama/Meta-Llama-3.1-70B ")]
+    for words in ("LlamaForCausalLM", "70.6 B", "131,072", "327,680", "["):
+        assert words in line
+    assert any(line.startswith("[1] ") for line in lines)
+
+
+def test_weights_of_a_gguf_file(tmp_path: Path) -> None:
+    """A file is a model like any other; its weights are counted tensor by tensor."""
+    metadata = {"general.architecture": "llama", "llama.block_count": 2, "llama.embedding_length": 64}
+    metadata |= {"llama.attention.head_count": 2, "llama.context_length": 4096}
+    path = write(tmp_path / "m.gguf", metadata, [tensor("blk.0.ffn_up.weight", (2**15, 2**15))])
+    assert "Weights: 2.00 GiB on each GPU (1.07 billion parameters" in run(str(path)).output
+    assert json.loads(run(str(path), "--json").stdout)["weights_bytes_per_gpu"] == 2**31
 
 
 def test_tables() -> None:

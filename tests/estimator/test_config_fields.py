@@ -55,3 +55,12 @@ def test_lists_texts_and_inner_objects() -> None:
     assert fields.inner("none") is None
     assert fields.has("list")
     assert not fields.has("empty")
+
+
+def test_counts_that_may_be_nothing() -> None:
+    """Zero and missing are the same to one, and told apart by the other."""
+    fields = ConfigFields("m", {"none": 0, "some": 3, "wrong": "x"})
+    assert (fields.any_count("none", "missing"), fields.any_count("missing", "some")) == (0, 3)
+    assert (fields.whole("none", 7), fields.whole("missing", 7), fields.whole("some")) == (0, 7, 3)
+    with pytest.raises(EstimatorError, match="'wrong' of m is 'x'"):
+        fields.whole("wrong")

@@ -52,7 +52,8 @@ def test_gpt2_names() -> None:
 def test_latents_are_one_head_without_values() -> None:
     """DeepSeek V3; with an index on some layers, GLM 5.2."""
     latent = {"kv_lora_rank": 512, "qk_rope_head_dim": 64, "v_head_dim": 128}
-    assert attentions(**latent) == (Attention("full", 4, 1, 576, 0),)
+    (plain,) = attentions(**latent, qk_nope_head_dim=128)
+    assert plain == Attention("full", 4, 1, 576, 0, wide_key=8 * 192, wide_value=8 * 128)
     (indexed,) = attentions(**latent, index_head_dim=128, indexer_types=["full", "shared", "shared", "full", "full"])
     assert (indexed.index_layers, indexed.index_bytes) == (2, 132)
     (everywhere,) = attentions(**latent, index_head_dim=128)

@@ -166,13 +166,14 @@ def test_tp_that_does_not_fit_the_kv_heads_is_refused() -> None:
         kv_layout(load_model("microsoft/phi-4"), tp=4)
 
 
-def test_pages_without_a_common_size_are_refused() -> None:
-    """Layers of 3 and of 2 KV heads: no multiple of one block is a block of the other."""
+def test_pages_without_a_common_size_are_padded() -> None:
+    """Layers of 3 and of 2 KV heads: no multiple of one block is a block of the other, so the smaller is padded."""
     config = {"num_hidden_layers": 2, "hidden_size": 64, "num_attention_heads": 6, "num_key_value_heads": 3}
     config |= {"head_dim": 64, "num_global_key_value_heads": 2, "sliding_window": 8, "max_position_embeddings": 512}
     model = load_model({**config, "layer_types": ["full_attention", "sliding_attention"]})
-    with pytest.raises(EstimatorError, match="no common page size"):
-        kv_layout(model)
+    full, window = kv_layout(model).groups
+    assert full.bytes_per_block == window.bytes_per_block == 16 * 3 * 128 * 2
+    assert full.block_tokens == window.block_tokens == 16
 
 
 def test_windows_with_a_sparse_index_are_refused() -> None:

@@ -37,7 +37,7 @@ def test_names_types_and_labels_are_those_of_the_contract() -> None:
     expected = {name: kind for name, kind in contract().items() if name not in NOT_FED}
     assert {family.name: (family.type, family.labels) for family in FAMILIES} == expected
     assert contract().keys() >= NOT_FED
-    assert len(contract()) == 63
+    assert len(contract()) == 64
 
 
 def test_every_family_says_what_it_means() -> None:

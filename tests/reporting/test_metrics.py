@@ -245,6 +245,15 @@ def test_what_an_engine_does_not_say_is_no_number(metrics: Metrics) -> None:
     assert page.get("backend_preemptions_total", backend="b") == 3
 
 
+def test_engine_and_formula_are_compared(metrics: Metrics) -> None:
+    """No number until there is one, and none again when the engine stops to state it."""
+    for ratio, shown in ((None, math.nan), (0.87, 0.87), (None, math.nan)):
+        metrics.on_kv_formula("b", ratio)
+        metrics.refresh(snapshot(1.0, OURS), {})
+        value = Page(metrics).get("backend_kv_formula_ratio", backend="b")
+        assert value == pytest.approx(shown, nan_ok=True)
+
+
 @pytest.mark.parametrize(
     ("state", "word", "up"),
     [
