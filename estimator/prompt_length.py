@@ -27,6 +27,8 @@ of 2025 and 2026; the bound of the first is 2,100."""
 _PRIOR_SD = 0.3
 _PRIOR_ROWS = 8.0
 """Answers that the prior counts as."""
+_PRIOR_ROWS_LEFT = 0.1
+"""What is left of them in the end. Without it, requests that are all alike would make the equations singular."""
 _TYPICAL = (2000.0, 4.0, 1.0, 1.0)
 """Size of each term in the requests that the prior stands for."""
 _ERROR_MAX = 1.0
@@ -34,7 +36,11 @@ _ERROR_MAX = 1.0
 _MEMORY_MAX = HALF_LIFE / math.log(2)
 _ERROR_MEMORY_MAX = 128.0
 """Answers that the error is a mean over: fewer, so that a change widens the bound before the rates follow."""
-_RATE_MIN = 0.02
+_TYPICAL_TOKENS = sum(rate * size for rate, size in zip(_PRIOR_RATES, _TYPICAL, strict=True))
+_PRIOR_WEIGHTS = tuple((size / _TYPICAL_TOKENS) ** 2 for size in _TYPICAL)
+_RIDGE = tuple(_PRIOR_ROWS_LEFT * weight / _MEMORY_MAX for weight in _PRIOR_WEIGHTS)
+"""Added with each answer, so that what is forgotten of the prior comes back up to so many rows."""
+_RATES_MIN = (0.02, 0.0, 0.0, 0.0)
 """Tokens per byte never fall below one in 50."""
 _REFRESH_MAX = 16
 
@@ -50,11 +56,9 @@ class PromptLengths:
     def __init__(self) -> None:
         self._gram = [[0.0] * 4 for _ in range(4)]
         self._moment = [0.0] * 4
-        expected = sum(rate * size for rate, size in zip(_PRIOR_RATES, _TYPICAL, strict=True))
-        for i, (rate, size) in enumerate(zip(_PRIOR_RATES, _TYPICAL, strict=True)):
-            weight = _PRIOR_ROWS * (size / expected) ** 2
-            self._gram[i][i] = weight
-            self._moment[i] = weight * rate
+        for i, (rate, weight) in enumerate(zip(_PRIOR_RATES, _PRIOR_WEIGHTS, strict=True)):
+            self._gram[i][i] = _PRIOR_ROWS * weight
+            self._moment[i] = _PRIOR_ROWS * weight * rate
         self._rows = _PRIOR_ROWS
         self._error_square_sum = _PRIOR_ROWS * _PRIOR_SD**2
         self._rates: tuple[float, ...] = _PRIOR_RATES
@@ -95,7 +99,8 @@ class PromptLengths:
             row, scaled = self._gram[i], scale * terms[i]
             for j in range(4):
                 row[j] = row[j] * keep + scaled * terms[j]
-            self._moment[i] = self._moment[i] * keep + scaled * prompt_tokens
+            row[i] += _RIDGE[i]
+            self._moment[i] = self._moment[i] * keep + scaled * prompt_tokens + _RIDGE[i] * _PRIOR_RATES[i]
         self._learnt += 1
         self._unseen += 1
         if self._unseen >= min(_REFRESH_MAX, 1 + self._learnt // 8):
@@ -104,8 +109,19 @@ class PromptLengths:
     def _refresh(self) -> None:
         self._unseen = 0
         self._bound_factor = 1 + BOUND_SDS * math.sqrt(self._error_square_sum / self._rows)
-        rates = _solve(self._gram, self._moment)
-        self._rates = (max(_RATE_MIN, rates[_BYTES]), *(max(0.0, rate) for rate in rates[_MESSAGES:]))
+        self._rates = _solve_above(self._gram, self._moment, _RATES_MIN)
+
+
+def _solve_above(matrix: list[list[float]], right: list[float], least: tuple[float, ...]) -> tuple[float, ...]:
+    """Solve with no unknown below its least value: those that would be are held there, the rest is solved for again."""
+    free = list(range(len(right)))
+    while True:
+        held = [i for i in range(len(right)) if i not in free]
+        rest = [right[i] - sum(matrix[i][j] * least[j] for j in held) for i in free]
+        solved = dict(zip(free, _solve([[matrix[i][j] for j in free] for i in free], rest), strict=True))
+        if all(value >= least[i] for i, value in solved.items()):
+            return tuple(solved.get(i, least[i]) for i in range(len(right)))
+        free = [i for i in free if solved[i] >= least[i]]
 
 
 def _solve(matrix: list[list[float]], right: list[float]) -> list[float]:

@@ -110,3 +110,13 @@ def test_any_usage_leaves_sane_rates(answers: list[tuple[Terms, int]]) -> None:
     assert 0 < small < large < 10**14
     assert lengths.bound(small) >= small
     assert lengths.bound(0) == 1
+
+
+@pytest.mark.parametrize(("terms", "tokens"), [((900, 2, 1, 0), 250), ((10, 1, 1, 0), 9), ((100_000, 1, 1, 0), 30_000)])
+def test_requests_that_are_all_alike_are_learnt_for_ever(terms: Terms, tokens: int) -> None:
+    """They say nothing of how bytes, messages and prompts share the tokens; the prior goes on to decide that."""
+    lengths = PromptLengths()
+    for _ in range(20_000):
+        lengths.learn(terms, tokens)
+    assert lengths.expected(terms) == pytest.approx(tokens, rel=0.01)
+    assert lengths.expected((0, 0, 0, 1)) == pytest.approx(1200, rel=0.01)
