@@ -15,7 +15,7 @@ from gateway.admission.standing import Speed, Standing
 from gateway.domain import Capacity, Outcome, Reading, Reason, Ticket, Usage
 from gateway.routing.choose import Holds, Lack, Offer
 
-LOOK_BLOCKS = 0.25
+LOOK_BLOCKS = 0.05
 """While somebody waits, look again whenever sequences have grown by this part of a block."""
 LOOK_MIN_S = 0.01
 NEVER = float("inf")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from gateway.domain import Ticket
 
-PACE_FILL = 0.87
+PACE_FILL = 0.95
 """Part of the pool that evenly spaced starts aim to fill: whole blocks keep the sum from standing at the brim."""
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from estimator.output_length import OutputLengths
-from gateway.admission.account import NEVER, EngineAccount
+from gateway.admission.account import LOOK_BLOCKS, NEVER, EngineAccount
 from gateway.admission.limits import AdmissionLimits
 from gateway.admission.standing import Standing
 from gateway.domain import BackendSpec, Outcome, Reason, Usage
@@ -87,7 +87,7 @@ def test_the_next_look_is_when_time_alone_may_bring_room() -> None:
     account.standing.asked_for_pause(3.0)
     assert account.next_look(0.0) == 3.0
     account.admit(ticket(1, 40), 4.0, backlog=1)
-    assert account.next_look(4.0) == pytest.approx(4.0 + 0.25 * BLOCK / 30)
+    assert account.next_look(4.0) == pytest.approx(4.0 + LOOK_BLOCKS * BLOCK / 30)
     for _ in range(3):
         account.standing.missed(reachable=False)
     assert account.next_look(4.0) == NEVER

@@ -3,6 +3,7 @@
 import pytest
 
 from estimator.output_length import OutputLengths
+from gateway.admission.account import LOOK_BLOCKS
 from gateway.admission.events import DrainStarted, Learned
 from gateway.admission.limits import AdmissionLimits
 from gateway.domain import Outcome, Priority, Reason
@@ -244,4 +245,4 @@ def test_the_timer_does_not_spin() -> None:
         play.now = due
         play.admission.handle_timer(due)
         looks += 1
-    assert looks <= 20 / (0.25 * BLOCK / 30) + 2
+    assert looks <= 20 / (LOOK_BLOCKS * BLOCK / 30) + 2
