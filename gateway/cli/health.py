@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 from typing import Annotated
-from urllib.parse import urlsplit
 
 import typer
 
-OK = 200
-DEFAULT_PORT = 80
+from gateway.cli.asking import OK, NoAnswerError, address, ask
 
 
 def health(
@@ -20,14 +17,7 @@ def health(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
 ) -> None:
     """Exit 0 if the gateway is healthy."""
-    try:
-        parts = urlsplit(url)
-        port = parts.port or DEFAULT_PORT
-    except ValueError:
-        raise typer.BadParameter("must be http://HOST:PORT", param_hint="--url") from None
-    if parts.scheme != "http" or not parts.hostname:
-        raise typer.BadParameter("must be http://HOST:PORT", param_hint="--url")
-    problem = _ask(parts.hostname, port, timeout_s)
+    problem = _problem(*address(url), timeout_s)
     if as_json:
         typer.echo(json.dumps({"healthy": not problem, "url": url, "problem": problem or None}))
     else:
@@ -35,14 +25,10 @@ def health(
     raise typer.Exit(1 if problem else 0)
 
 
-def _ask(host: str, port: int, timeout_s: float) -> str:
-    """What is wrong, or nothing. No proxy is asked, whatever the environment says."""
-    connection = http.client.HTTPConnection(host, port, timeout=timeout_s)
+def _problem(host: str, port: int, timeout_s: float) -> str:
+    """What is wrong, or nothing."""
     try:
-        connection.request("GET", "/health")
-        status = connection.getresponse().status
-    except (OSError, http.client.HTTPException) as error:
-        return f"does not answer: {str(error) or type(error).__name__}"
-    finally:
-        connection.close()
+        status, _ = ask(host, port, "/health", timeout_s=timeout_s)
+    except NoAnswerError as error:
+        return str(error)
     return "" if status == OK else f"answers with status {status}"

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import time
 from typing import Annotated
-from urllib.parse import urlsplit
 
 import msgspec
 import typer
 
+from gateway.cli.asking import OK, NoAnswerError, address, ask
 from gateway.cli.output import print_json, print_table
 
-OK = 200
-DEFAULT_PORT = 80
 ANSWER_MAX_S = 3.0
 ANSWER_MAX_BYTES = 16 * 2**20
 WATCH_EVERY_S = 1.0
@@ -79,7 +76,7 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
 ) -> None:
     """Live headroom of a running gateway. Exit 1 if it does not answer."""
-    host, port = _address(url)
+    host, port = address(url)
     try:
         while True:
             _show(_ask(host, port), as_json=as_json, watch=watch)
@@ -96,29 +93,14 @@ def status(
         return
 
 
-def _address(url: str) -> tuple[str, int]:
-    try:
-        parts = urlsplit(url)
-        if parts.scheme == "http" and parts.hostname:
-            return parts.hostname, parts.port or DEFAULT_PORT
-    except ValueError:  # such as a port that is no number
-        pass
-    raise typer.BadParameter("must be http://HOST:PORT", param_hint="--url")
-
-
 def _ask(host: str, port: int) -> bytes:
-    """The state as the gateway gives it. No proxy is asked, whatever the environment says."""
-    connection = http.client.HTTPConnection(host, port, timeout=ANSWER_MAX_S)
+    """The state as the gateway gives it."""
     try:
-        connection.request("GET", "/api/v1/state")
-        answer = connection.getresponse()
-        body = answer.read(ANSWER_MAX_BYTES)
-    except (OSError, http.client.HTTPException) as error:
-        raise StatusError(f"does not answer: {str(error) or type(error).__name__}") from error
-    finally:
-        connection.close()
-    if answer.status != OK:
-        raise StatusError(f"answers with status {answer.status}; is it the admin port?")
+        status, body = ask(host, port, "/api/v1/state", timeout_s=ANSWER_MAX_S, body_bytes_max=ANSWER_MAX_BYTES)
+    except NoAnswerError as error:
+        raise StatusError(str(error)) from error
+    if status != OK:
+        raise StatusError(f"answers with status {status}; is it the admin port?")
     return body
 
 
