@@ -22,7 +22,7 @@ _USAGE = (b'"usage"', re.compile(rb'"usage"\s*:\s*\{'))
 _LENGTH = (b'"length"', re.compile(rb'"finish_reason"\s*:\s*"length"'))
 _DONE = (b"[DONE]", re.compile(rb"(?:\A|[\r\n])data: ?\[DONE\](?>\r\n|\r|\n){2}"))
 _ERROR = (b'"error"', re.compile(rb'(?:\A|[\r\n])data: ?\{\s*"error"\s*:\s*[{"]'))
-_EVENT = re.compile(rb".*?(?>\r\n|\r|\n){2,}+|.+", re.DOTALL)
+_EVENT = re.compile(rb".*?(?>\r\n|\r|\n){2}|.+", re.DOTALL)
 
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**40)]
 
@@ -99,6 +99,8 @@ class StreamWatch:
                 self.usage = _as_usage(answer.usage)
                 if not answer.choices and not self._keep_usage:
                     self.events -= 1
+                    # Empty lines before it are not its own: cut off from it, they would have passed.
+                    kept.append(event[: len(event) - len(event.lstrip(b"\r\n"))])
                     continue
             kept.append(event)
         return b"".join(kept)
@@ -115,10 +117,11 @@ def read_answer(body: bytes) -> tuple[Usage | None, bool]:
 
 
 def _split(events: bytes) -> list[bytes]:
-    """Single events, each with the empty lines that end it."""
+    """Single events, each with the two line ends that end it; further ones stand before the next, or alone."""
     if b"\r" in events:
         return _EVENT.findall(events)
-    return [event + b"\n\n" for event in events.removesuffix(b"\n\n").split(b"\n\n")]
+    rest = events.rstrip(b"\n")
+    return [*(event + b"\n\n" for event in rest.split(b"\n\n")), events[len(rest) + 2 :]]
 
 
 def _find(mark: tuple[bytes, re.Pattern[bytes]], events: bytes) -> re.Match[bytes] | None:

@@ -5,7 +5,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import example, given, strategies as st
 
 from gateway.domain import Usage
 from gateway.sse import PENDING_MAX_BYTES, SseError, iter_data
@@ -95,6 +95,8 @@ def test_any_cut_of_a_recorded_stream_gives_the_same(path: Path, data: st.DataOb
     st.booleans(),
     st.lists(st.integers(0, 2_000), max_size=12),
 )
+@example(events=[b"\n", USAGE], line_end=b"\n", keep_usage=False, cuts=[1])
+@example(events=[USAGE, b"\n"], line_end=b"\n", keep_usage=False, cuts=[len(USAGE) + 1])
 def test_any_line_ends_and_any_cuts_give_the_same(
     events: list[bytes], line_end: bytes, keep_usage: bool, cuts: list[int]
 ) -> None:
