@@ -38,6 +38,11 @@ class Shape:
     """Tokens of all prompts together as a tokenizer counted them, if one is configured: exact."""
 
     @property
+    def sequences(self) -> int:
+        """Sequences that the engine runs for the request."""
+        return self.n * (len(self.token_prompts) or self.prompts)
+
+    @property
     def terms(self) -> Terms:
         """What the prompt's length is learnt from."""
         return (self.text_bytes, self.messages, self.prompts, self.images)
@@ -125,7 +130,13 @@ class DemandModel:
             output_max = max(1, shape.max_tokens)
         return Demand(shape.n, prompts, expected, output_max, self.output_lengths.forecast(), least)
 
-    def learn(self, shape: Shape, *, prompt_tokens: int | None, output_tokens: int | None, end: End) -> None:
+    def grown(self, shape: Shape, output_tokens: int, counted: int) -> int:
+        """A request that still runs has generated so many tokens in all its sequences; see `OutputLengths.grown`."""
+        return self.output_lengths.grown(output_tokens // shape.sequences, counted)
+
+    def learn(
+        self, shape: Shape, *, prompt_tokens: int | None, output_tokens: int | None, end: End, counted: int = 0
+    ) -> None:
         """Take in how a request ended.
 
         Args:
@@ -133,12 +144,12 @@ class DemandModel:
             prompt_tokens: of all prompts together, as the engine counted them; None if it did not say.
             output_tokens: of all sequences together, or so many as arrived; None if unknown.
             end: why its output stopped.
+            counted: what `grown` said of it last.
         """
         if prompt_tokens is not None and not shape.token_prompts:
             self.prompt_lengths.learn(shape.terms, prompt_tokens)
         if output_tokens is None or not shape.output:
             return
-        sequences = shape.n * (len(shape.token_prompts) or shape.prompts)
         # Engines count all sequences of a request in one sum. Its mean is one observation, however many there were:
         # counted once per sequence it would make answers look more alike than they are.
-        self.output_lengths.learn(round(output_tokens / sequences), ended=end is End.STOP)
+        self.output_lengths.learn(round(output_tokens / shape.sequences), ended=end is End.STOP, counted=counted)

@@ -1,59 +1,87 @@
-"""How long answers get: a hazard table learnt from those that ended, and the forecasts read from it.
+"""How long answers get: life tables learnt from them as they grow and end, and the forecasts read from these.
 
-The state is two counts per bin of lengths: answers that ended in it, and answers that were cut off in it while still
-going. The chance to end in a bin, given that it was reached, is the first count over all that reached it, pulled
-towards a log-normal prior by `PRIOR_WEIGHT` pseudo-answers. That is the actuarial life table (Cutler and Ederer, 1958).
-An answer that was cut off inside a bin counts as having reached it with the part of the bin that it did survive: with
-none, a common `max_tokens` would look like an end; with all of it, ends in the bin would be missed.
+What is learnt of a model's answers is counted in bins of length, in two memories. The long one holds thousands of
+answers and is pulled towards a log-normal prior; the short one follows what came in the last minutes and is pulled
+towards the long one, so that in the tail, where a few hundred answers say little, the long one decides. On traces whose
+mix of users drifts, the long memory alone has up to 57 % of the answers within what it takes for the median.
+
+An answer counts in each bin as it passes it, while it still runs: a shift to long answers is seen before any of them
+has ended. What was cut off, by `max_tokens` or by its client, has passed its bins like any other and ended in none. An
+answer cut off inside a bin counts there with the part that it did pass: with none, a common `max_tokens` would look
+like an end; with all of it, ends in the bin would be missed.
 """
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
+
+from estimator.life_table import LifeCounts, LifeTable
 
 PRIOR_MEDIAN_TOKENS = 1000.0
 PRIOR_SIGMA = 1.5
 """Spread of the logarithm. With the median it covers both chat (a few hundred tokens) and reasoning (many thousand)."""
 PRIOR_WEIGHT = 20.0
-"""Answers that the prior counts as, in each bin."""
+"""Answers that the prior counts as in each bin of the long memory."""
+PRIOR_ANSWERS = 5.0
+"""Answers after which a log-normal of the model's own median and spread is as likely as the stated prior."""
+PRIOR_CHANCE_LEAST = 0.003
+"""Chance that the prior keeps. It decides for answers far longer than any seen: they may run to their limit."""
+SIGMA_LEAST = 0.3
+FIT_WEIGHT = 2.0
+"""Answers that the prior counts as where median and spread are read off."""
+LONG_WEIGHT = 40.0
+"""Answers that the long memory counts as in each bin of the short one. Less would let the first few answers of a model
+decide sooner than they should: what one memory takes from the prior the other takes again."""
 HALF_LIFE = 2000
-"""Answers after which an old one counts half."""
+"""Answers after which an old one counts half in the long memory."""
+SHORT_HALF_LIFE = 300
+"""The same in the short one."""
 REFRESH_MAX = 16
 """Answers between two forecasts at most, once there are many: one more answer among many moves nothing."""
+NEWS_OF_A_BIN = 1 / 16
+"""An answer that passes a bin and runs on says so much of what one says that ends."""
+SEED_ANSWERS_MAX = 200.0
+"""Answers that an engine's histogram counts as at most: its buckets are coarse, and those cut off count as ended."""
+RESTORED_ANSWERS_MAX = 500.0
+"""Answers that a saved memory counts as at most: services change while nobody looks."""
 LENGTH_MAX = 2**62
 """Stands for a length of which nothing is known but that it is beyond the table."""
 _TABLE_END_TOKENS = 131_072
-_BIN_GROWTH = 1.16
-_WEIGHT_MAX = 2.0**40
-"""Weights grow instead of all counts being made smaller; at this size everything is scaled back."""
+_BIN_GROWTH = 1.06
+_NORMAL_P90 = 1.2815515655446004
 
 
 def _bin_edges() -> tuple[int, ...]:
-    edges = [0, 8]
+    edges = [0]
     while edges[-1] < _TABLE_END_TOKENS:
         edges.append(min(_TABLE_END_TOKENS, max(edges[-1] + 1, round(edges[-1] * _BIN_GROWTH))))
     return tuple(edges)
 
 
-_EDGES = _bin_edges()
-_BINS = len(_EDGES) - 1
-"""Bin k holds the lengths above `_EDGES[k]` up to and including `_EDGES[k + 1]`."""
+EDGES = _bin_edges()
+_BINS = len(EDGES) - 1
+"""Bin k holds the lengths above `EDGES[k]` up to and including `EDGES[k + 1]`; the shortest have a bin each."""
 
 
-def _prior_hazards() -> tuple[float, ...]:
-    def survival(tokens: int) -> float:
-        if tokens == 0:
-            return 1.0
-        return 0.5 * math.erfc(math.log(tokens / PRIOR_MEDIAN_TOKENS) / (PRIOR_SIGMA * math.sqrt(2)))
+_LOG_EDGES = tuple(math.log(edge) for edge in EDGES[1:])
 
-    reached = [survival(edge) for edge in _EDGES]
+
+def _log_normal(median_tokens: float, sigma: float) -> tuple[float, ...]:
+    """Per bin edge: the chance to get beyond it."""
+    log_median, scale = math.log(median_tokens), 1 / (sigma * math.sqrt(2))
+    return (1.0, *(0.5 * math.erfc((log_edge - log_median) * scale) for log_edge in _LOG_EDGES))
+
+
+def _hazards(reached: Iterable[float]) -> tuple[float, ...]:
     return tuple(1 - after / before for before, after in pairwise(reached))
 
 
-_PRIOR_HAZARDS = _prior_hazards()
+_PRIOR = _log_normal(PRIOR_MEDIAN_TOKENS, PRIOR_SIGMA)
+_PRIOR_HAZARDS = _hazards(_PRIOR)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +107,7 @@ class OutputForecast:
             cumulative.append(cumulative[-1] - math.log1p(-hazard))
         remaining = [0.0]
         for k in range(_BINS - 1, -1, -1):
-            width = _EDGES[k + 1] - _EDGES[k]
+            width = EDGES[k + 1] - EDGES[k]
             remaining.append(width * (1 - hazards[k] / 2) + (1 - hazards[k]) * remaining[-1])
         return cls(hazards, tuple(cumulative), tuple(reversed(remaining)))
 
@@ -87,7 +115,15 @@ class OutputForecast:
         """Chance that an answer with `generated` tokens and no end yet gets beyond `t` tokens."""
         if t <= generated:
             return 1.0
-        return math.exp(self._cumulative_at(generated) - self._cumulative_at(t))
+        return math.exp(self.log_survival(t) - self.log_survival(generated))
+
+    def log_survival(self, tokens: int) -> float:
+        """Logarithm of the chance to get beyond so many tokens: differences of it are what is conditional."""
+        if tokens >= _TABLE_END_TOKENS:
+            return -self.cumulative[-1]
+        k = bisect_right(EDGES, tokens) - 1
+        part = (tokens - EDGES[k]) / (EDGES[k + 1] - EDGES[k])
+        return math.log1p(-self.hazards[k] * part) - self.cumulative[k]
 
     def quantile(self, q: float, generated: int = 0) -> int:
         """Length that an answer with `generated` tokens and no end yet stays within with chance `q`.
@@ -99,12 +135,12 @@ class OutputForecast:
             return least
         if q >= 1 or generated >= _TABLE_END_TOKENS:
             return LENGTH_MAX
-        target = self._cumulative_at(generated) - math.log1p(-q)
+        target = -self.log_survival(generated) - math.log1p(-q)
         k = bisect_left(self.cumulative, target) - 1
         if k >= _BINS:
             return LENGTH_MAX
         part = -math.expm1(self.cumulative[k] - target) / self.hazards[k]
-        tokens = math.ceil(_EDGES[k] + part * (_EDGES[k + 1] - _EDGES[k]) - 1e-9)
+        tokens = math.ceil(EDGES[k] + part * (EDGES[k + 1] - EDGES[k]) - 1e-9)
         return max(least, tokens)
 
     def mean(self, generated: int = 0, cap: int | None = None) -> float:
@@ -118,19 +154,12 @@ class OutputForecast:
         beyond = self.survival(end, generated) * self._remaining_at(end)
         return generated + self._remaining_at(generated) - beyond
 
-    def _cumulative_at(self, tokens: int) -> float:
-        if tokens >= _TABLE_END_TOKENS:
-            return self.cumulative[-1]
-        k = bisect_right(_EDGES, tokens) - 1
-        part = (tokens - _EDGES[k]) / (_EDGES[k + 1] - _EDGES[k])
-        return self.cumulative[k] - math.log1p(-self.hazards[k] * part)
-
     def _remaining_at(self, tokens: int) -> float:
         if tokens >= _TABLE_END_TOKENS:
             return 0.0
-        k = bisect_right(_EDGES, tokens) - 1
-        width, hazard = _EDGES[k + 1] - _EDGES[k], self.hazards[k]
-        part = (tokens - _EDGES[k]) / width
+        k = bisect_right(EDGES, tokens) - 1
+        width, hazard = EDGES[k + 1] - EDGES[k], self.hazards[k]
+        part = (tokens - EDGES[k]) / width
         alive = 1 - hazard * part
         in_bin = (1 - part) * width * (alive + 1 - hazard) / 2
         return (in_bin + (1 - hazard) * self.remaining[k + 1]) / alive
@@ -142,68 +171,140 @@ ENDLESS = OutputForecast.from_hazards((0.0,) * _BINS)
 """An answer that does not end by itself: only its limit ends it (`ignore_eos`)."""
 
 
-class OutputLengths:
-    """Learns the lengths of one model's answers. Learning costs O(1), a new forecast O(bins)."""
+@dataclass(frozen=True, slots=True)
+class LengthHistogram:
+    """Lengths of answers as an engine publishes them: of each bucket its upper bound, and the answers within it."""
 
-    __slots__ = ("_cut", "_cut_part", "_ended", "_forecast", "_learnt", "_unseen", "_weight")
+    bounds: tuple[float, ...]
+    """Tokens, ascending; the last bucket has none."""
+    counts: tuple[float, ...]
+    """Answers per bucket, not cumulated; one more than there are bounds."""
+
+
+class OutputLengths:
+    """Learns the lengths of one model's answers. Learning costs O(1) per bin passed, a new forecast O(bins)."""
+
+    __slots__ = ("_forecast", "_learnt", "_long", "_news", "_short")
 
     def __init__(self) -> None:
-        self._ended = [0.0] * _BINS
-        self._cut = [0.0] * (_BINS + 1)
-        self._cut_part = [0.0] * _BINS
-        self._weight = 1.0
+        self._long = LifeTable(_BINS, HALF_LIFE)
+        self._short = LifeTable(_BINS, SHORT_HALF_LIFE)
         self._learnt = 0
-        self._unseen = 0
+        self._news = 0.0
         self._forecast = PRIOR_FORECAST
 
     @property
     def learnt(self) -> int:
-        """Answers seen so far."""
+        """Answers that ended or were cut off so far; those that a saved memory stands for are among them."""
         return self._learnt
 
-    def learn(self, tokens: int, *, ended: bool, weight: float = 1.0) -> None:
-        """Take in one answer.
+    def grown(self, tokens: int, counted: int) -> int:
+        """An answer that still runs has got to so many tokens.
 
         Args:
-            tokens: its length.
+            tokens: its length so far, as far as it was seen.
+            counted: bins of it that were counted before: 0, then what this method returned last.
+
+        Returns:
+            Bins that are counted now; to be given to `learn` in the end.
+        """
+        passed = bisect_right(EDGES, tokens) - 1
+        if passed > counted:
+            self._count(counted, passed)
+            self._news += NEWS_OF_A_BIN * (passed - counted)
+            return passed
+        return counted
+
+    def forget(self, counted: int) -> None:
+        """Nobody will ever say how an answer ended: what `grown` counted of it is taken back."""
+        self._count(counted, 0)
+
+    def learn(self, tokens: int, *, ended: bool, counted: int = 0) -> None:
+        """Take in one answer at its end.
+
+        Args:
+            tokens: its length. Where it is less than was counted of the answer, the difference is taken back.
             ended: it came to its own end; False if it was cut off, by `max_tokens`, its client or a failure.
-            weight: what it counts, 1 for an ordinary answer.
+            counted: what `grown` said of it last.
         """
         if ended and tokens <= _TABLE_END_TOKENS:
-            self._ended[max(0, bisect_left(_EDGES, tokens) - 1)] += self._weight * weight
+            k = max(0, bisect_left(EDGES, tokens) - 1)
+            self._count(counted, k)
+            self._long.ended_in(k)
+            self._short.ended_in(k)
         else:
-            self._learn_cut(tokens, self._weight * weight)
+            k = max(0, bisect_right(EDGES, tokens) - 1)
+            self._count(counted, k)
+            if k < _BINS:
+                self._count(k, k + 1, (tokens - EDGES[k]) / (EDGES[k + 1] - EDGES[k]))
+        self._long.fade()
+        self._short.fade()
         self._learnt += 1
-        self._unseen += 1
-        self._weight *= 2 ** (1 / HALF_LIFE)
-        if self._weight > _WEIGHT_MAX:
-            self._scale_back()
+        self._news += 1
 
-    def _learn_cut(self, tokens: int, weight: float) -> None:
-        k = max(0, bisect_right(_EDGES, tokens) - 1)
-        self._cut[k] += weight
-        if k < _BINS:
-            self._cut_part[k] += weight * (tokens - _EDGES[k]) / (_EDGES[k + 1] - _EDGES[k])
+    def seed(self, histogram: LengthHistogram) -> bool:
+        """Start from what an engine counted before anything was learnt here, as weak evidence; whether it was taken.
+
+        Within a bucket, answers are spread as the prior has it; those of the last one count as longer than its start.
+        """
+        answers = sum(histogram.counts)
+        if self._long.size or not 0 < answers < math.inf:
+            return False
+        weight = min(answers, SEED_ANSWERS_MAX) / answers
+        low = 0.0
+        for bound, count in zip(histogram.bounds, histogram.counts, strict=False):
+            self._spread(low, min(bound, _TABLE_END_TOKENS), count * weight)
+            low = bound
+        self._long.passed(0, bisect_right(EDGES, low) - 1, histogram.counts[-1] * weight)
+        self._started(round(answers * weight))
+        return True
+
+    def counts(self) -> LifeCounts:
+        """What is remembered, to be saved. The short memory is not: what came last is stale after a restart."""
+        return self._long.counts()
+
+    def restore(self, counts: LifeCounts) -> None:
+        """Start from a saved memory.
+
+        Raises:
+            ValueError: it was saved over other bins, or cannot be.
+        """
+        self._long.restore(counts, RESTORED_ANSWERS_MAX)
+        self._started(round(self._long.size))
 
     def forecast(self) -> OutputForecast:
         """The distribution as known now; the same object until enough was learnt to matter."""
-        if self._unseen and self._unseen >= min(REFRESH_MAX, 1 + self._learnt // 8):
-            self._forecast = OutputForecast.from_hazards(self._hazards())
-            self._unseen = 0
+        if self._news and self._news >= min(REFRESH_MAX, 1 + self._learnt // 8):
+            long = self._long.hazards(self._parent(), PRIOR_WEIGHT)
+            self._forecast = OutputForecast.from_hazards(self._short.hazards(long, LONG_WEIGHT))
+            self._news = 0.0
         return self._forecast
 
-    def _hazards(self) -> tuple[float, ...]:
-        prior_weight = PRIOR_WEIGHT * self._weight
-        hazards = [0.0] * _BINS
-        passed = self._cut[_BINS]
-        for k in range(_BINS - 1, -1, -1):
-            ended = self._ended[k]
-            reached = passed + ended + self._cut_part[k]
-            hazards[k] = (ended + prior_weight * _PRIOR_HAZARDS[k]) / (reached + prior_weight)
-            passed += ended + self._cut[k]
-        return tuple(hazards)
+    def _parent(self) -> tuple[float, ...]:
+        """What is taken for lengths of which little was seen: first the prior, then mostly the model's own shape."""
+        rough = OutputForecast.from_hazards(self._long.hazards(_PRIOR_HAZARDS, FIT_WEIGHT))
+        median = rough.quantile(0.5)
+        sigma = math.log(max(rough.quantile(0.9) / median, 1.0)) / _NORMAL_P90
+        own = _log_normal(median, min(max(sigma, SIGMA_LEAST), PRIOR_SIGMA))
+        chance = max(PRIOR_CHANCE_LEAST, PRIOR_ANSWERS / (self._long.size + PRIOR_ANSWERS))
+        return _hazards((1 - chance) * mine + chance * prior for mine, prior in zip(own, _PRIOR, strict=True))
 
-    def _scale_back(self) -> None:
-        for counts in (self._ended, self._cut, self._cut_part):
-            counts[:] = [count / self._weight for count in counts]
-        self._weight = 1.0
+    def _count(self, first: int, last: int, part: float = 1.0) -> None:
+        self._long.passed(first, last, part)
+        self._short.passed(first, last, part)
+
+    def _started(self, answers: int) -> None:
+        self._learnt = answers
+        self._news = math.inf
+
+    def _spread(self, low: float, high: float, count: float) -> None:
+        """Count answers of which only two bounds are known: above `low`, up to `high`."""
+        start, end = math.floor(low), math.floor(high)
+        chance = PRIOR_FORECAST.survival(start) - PRIOR_FORECAST.survival(end)
+        if count <= 0 or chance <= 0:
+            return
+        for k in range(bisect_right(EDGES, start) - 1, bisect_left(EDGES, end)):
+            first, last = max(start, EDGES[k]), min(end, EDGES[k + 1])
+            part = (PRIOR_FORECAST.survival(first) - PRIOR_FORECAST.survival(last)) / chance
+            self._long.passed(0, k, count * part)
+            self._long.ended_in(k, count * part)

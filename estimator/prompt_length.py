@@ -15,6 +15,7 @@ client who does that is found out by the engine's first `usage`, and until then 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 BOUND_SDS = 2.5
 """Standard deviations between expected value and bound: 99.4 % of normal errors; heavier tails widen the deviation."""
@@ -42,10 +43,23 @@ _RIDGE = tuple(_PRIOR_ROWS_LEFT * weight / _MEMORY_MAX for weight in _PRIOR_WEIG
 """Added with each answer, so that what is forgotten of the prior comes back up to so many rows."""
 _RATES_MIN = (0.02, 0.0, 0.0, 0.0)
 """Tokens per byte never fall below one in 50."""
+_RATE_MAX = 1e9
+"""More tokens per byte, message, prompt or image were never learnt."""
 _REFRESH_MAX = 16
 
 Terms = tuple[int, int, int, int]
 """Bytes of text, messages, prompts, images."""
+
+
+@dataclass(frozen=True, slots=True)
+class PromptEvidence:
+    """What was learnt of a model's prompts, to be saved."""
+
+    gram: tuple[tuple[float, ...], ...]
+    moment: tuple[float, ...]
+    rows: float
+    error_square_sum: float
+    learnt: int
 
 
 class PromptLengths:
@@ -105,6 +119,38 @@ class PromptLengths:
         self._unseen += 1
         if self._unseen >= min(_REFRESH_MAX, 1 + self._learnt // 8):
             self._refresh()
+
+    def evidence(self) -> PromptEvidence:
+        """What is remembered, to be saved."""
+        gram = tuple(tuple(row) for row in self._gram)
+        return PromptEvidence(gram, tuple(self._moment), self._rows, self._error_square_sum, self._learnt)
+
+    @classmethod
+    def restored(cls, evidence: PromptEvidence) -> PromptLengths:
+        """Go on from what was saved.
+
+        Raises:
+            ValueError: it cannot have been learnt.
+        """
+        lengths = cls()
+        lengths._gram = [list(row) for row in evidence.gram]
+        lengths._moment = list(evidence.moment)
+        if [len(lengths._moment), *map(len, lengths._gram)] != [4] * 5:
+            raise ValueError("not four terms")
+        numbers = (*lengths._moment, *(cell for row in lengths._gram for cell in row))
+        if not all(0 <= number < math.inf for number in numbers) or evidence.learnt < 0:
+            raise ValueError("sums that cannot be")
+        if not 0 <= evidence.error_square_sum <= evidence.rows * _ERROR_MAX**2 < math.inf or evidence.rows < 1:
+            raise ValueError("errors that cannot be")
+        lengths._rows, lengths._error_square_sum = evidence.rows, evidence.error_square_sum
+        lengths._learnt = evidence.learnt
+        try:
+            lengths._refresh()
+        except ZeroDivisionError:
+            raise ValueError("equations without a solution") from None
+        if not all(least <= rate < _RATE_MAX for least, rate in zip(_RATES_MIN, lengths._rates, strict=True)):
+            raise ValueError("rates that cannot be")
+        return lengths
 
     def _refresh(self) -> None:
         self._unseen = 0

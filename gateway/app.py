@@ -4,46 +4,50 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
+import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import structlog
-from aiohttp import StreamReader, web
-from aiohttp.abc import AbstractStreamWriter
-from aiohttp.http_parser import RawRequestMessage
+from aiohttp import web
 
 from gateway import __version__
+from gateway.admin.control import Control, add_control
 from gateway.admin.routes import Admin
 from gateway.admission.admission import Admission
-from gateway.admission.events import BackendAdded, BackendMissed, BackendRead
-from gateway.api.auth import KeyRing
-from gateway.api.endpoints import Api, ApiServer, ApiSettings
+from gateway.admission.events import BackendAdded, BackendMissed, BackendRead, LimitsChanged
 from gateway.backends.backend import Backend
 from gateway.backends.calibration import Calibration
 from gateway.backends.engine import Fault
 from gateway.config import Config
+from gateway.config.schema import Listen
+from gateway.config.source import ConfigSource
+from gateway.fleet import Fleet
+from gateway.front import Front, Parts
 from gateway.gate import Gate
+from gateway.http_front import SHUTDOWN_MAX_S, listen_at, serve_http
+from gateway.learned_file import LearnedFile
 from gateway.pricing import Pricing
-from gateway.relay import Relay, RelaySettings
+from gateway.relay import RelaySettings
+from gateway.reload import Reloader, listener_tls, tell_certificate
+from gateway.reporting.journal import Journal
+from gateway.reporting.journal_file import open_journal
 from gateway.reporting.logs import Logs
 from gateway.reporting.metrics import Metrics
 from gateway.reporting.record import RequestRecord
+from gateway.shared_ledger.sharing import SharedLedger, open_ledger
+from gateway.systemd import keep_watchdog_quiet
 from gateway.telemetry.nvml import GpuReading, Nvml, watch
-from gateway.telemetry.poller import ENGINE_PACE, LookEvent, Pace, poll
+from gateway.telemetry.poller import LookEvent
 from gateway.tokens import ModelTokenizer, TokenCounters, read_tokenizer
 
 TICK_S = 1.0
 """How often gauges are set and what is held is integrated."""
 LAG_SAMPLE_S = 0.1
-KEEPALIVE_S = 75.0
-LINGER_S = 2.0
-SHUTDOWN_MAX_S = 1.0
-"""What still runs when the gateway is told to end at once may go on for so long."""
-LINE_MAX_BYTES = 8190
-HEADERS_MAX = 64
-LISTEN_BACKLOG = 1024
 
 log = structlog.get_logger()
 
@@ -52,19 +56,41 @@ log = structlog.get_logger()
 class Running:
     """A gateway that serves."""
 
+    config: Config
+    """In effect now: a reload may put another in its place."""
     gate: Gate
-    backends: dict[str, Backend]
-    api_url: str
-    admin_url: str
-    first_looks: dict[str, asyncio.Event]
-    """Set once a backend was looked at, whatever came of it."""
+    fleet: Fleet
+    pricing: Pricing
+    api_url: str = ""
+    admin_url: str = ""
     draining: bool = False
+    reloader: Reloader = field(init=False)
+    ledger: SharedLedger | None = None
+    """Kept with other gateways."""
+
+    @property
+    def backends(self) -> dict[str, Backend]:
+        """By name."""
+        return self.fleet.backends
+
+    @property
+    def first_looks(self) -> dict[str, asyncio.Event]:
+        """Set once a backend was looked at, whatever came of it."""
+        return self.fleet.first_looks
 
     def start_drain(self) -> None:
         """Turn away new requests; those that run may end."""
         if not self.draining:
             self.draining = True
             self.gate.start_drain()
+
+    async def reloaded(self) -> dict[str, object]:
+        """Reload, and tell what came of it, ready for JSON."""
+        return (await self.reloader.outcome()).plain
+
+    def ledger_state(self) -> dict[str, object]:
+        """How room is shared with other gateways, ready for JSON."""
+        return asdict(self.ledger.state()) if self.ledger is not None else {"mode": "local"}
 
     def kinds(self) -> dict[str, str]:
         """Kind of each backend, as far as known."""
@@ -97,6 +123,9 @@ class _Observer:
                     self._models[reading.backend] = reading.models
                     # Before its first request: metrics count what they do not know as another model.
                     self._metrics.refresh(running.gate.snapshot(), running.kinds())
+                for model, lengths in reading.answer_lengths:
+                    if model in reading.models:
+                        running.pricing.seed(model, lengths)
                 running.first_looks[reading.backend].set()
             case BackendMissed(backend):
                 running.first_looks[backend].set()
@@ -129,109 +158,176 @@ class _Observer:
 
 
 @contextlib.asynccontextmanager
-async def run(config: Config, logs: Logs) -> AsyncIterator[Running]:
+async def run(
+    config: Config,
+    logs: Logs,
+    passed: Mapping[str, socket.socket] = MappingProxyType({}),
+    front: Front = serve_http,
+    source: ConfigSource | None = None,
+) -> AsyncIterator[Running]:
     """Run a gateway while the block runs. Leaving it stops everything at once; drain before, to stop gently.
 
+    Args:
+        config: what to run.
+        logs: where it says what happens.
+        passed: sockets that listen already, `api` and `admin`; each takes the place of its configured address.
+        front: what requests come through.
+        source: where the configuration came from; None: it cannot be read again.
+
     Raises:
+        ConfigError: a certificate cannot be used.
         OSError: an address cannot be listened on.
         TokenizerError: a tokenizer cannot be used.
         ValueError, EstimatorError: a backend's settings make no sense.
     """
-    loop = asyncio.get_running_loop()
     tokens = TokenCounters(await asyncio.to_thread(_tokenizers, config))
-    backends = {settings.name: Backend(settings) for settings in config.backend_settings()}
-    metrics = Metrics(
-        {model for settings in config.backend_settings() for model in settings.models},
-        version=__version__,
-        config_sha256=config.fingerprint(),
-        exceed_ratio_target=config.admission.risk,
-    )
-    gate = Gate(Admission(config.admission_limits()), loop, [metrics])
-    for backend in backends.values():
-        gate.hear(BackendAdded(backend.spec))
-    first_looks = {name: asyncio.Event() for name in backends}
-    running = Running(gate, backends, "", "", first_looks)
-    relay = _relay(config, gate, backends, tokens, metrics, logs)
+    certificates = await asyncio.to_thread(listener_tls, config)
+    metrics = _metrics(config)
+    for key, certificate in certificates.items():
+        tell_certificate(metrics, key, certificate)
+    running = await _running(config, metrics)
+    learned = LearnedFile(Path(config.state.path)) if config.state.path else None
+    if learned is not None:
+        await learned.restore(running.pricing)
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(tokens.close)
-        for backend in backends.values():
-            stack.push_async_callback(backend.aclose)
-        await _listen(stack, running, config, _api(config, relay, running), _admin(running, metrics))
+        kept = config.journal
+        opened = open_journal(kept.path, bytes_max=int(kept.bytes_max), keep=kept.keep)
+        journal = await stack.enter_async_context(opened)
+        tls = {key: certificate.context for key, certificate in certificates.items()}
+        parts = _parts(config, running, tokens, metrics, logs, journal, passed.get("api"), tls.get("tls"))
+        stack.push_async_callback(running.fleet.aclose)
+        adopt = _adopter(running, parts, logs)
+        running.reloader = Reloader(config, source, running.fleet, metrics, certificates, adopt)
+        running.api_url = await stack.enter_async_context(front(parts))
+        admin = _admin(running, metrics, journal)
+        running.admin_url = await stack.enter_async_context(
+            _serving_admin(admin, config.listen, passed.get("admin"), tls.get("admin_tls"))
+        )
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(work) for work in _background(config, running, metrics)]
+            running.fleet.start(group, _Observer(running, metrics))
+            tasks = [group.create_task(work) for work in _background(config, running, metrics, learned)]
             try:
                 yield running
             finally:
+                running.fleet.stop()
                 for task in tasks:
                     task.cancel()
 
 
-def _background(config: Config, running: Running, metrics: Metrics) -> Iterator[Coroutine[None, None, None]]:
+def _metrics(config: Config) -> Metrics:
+    return Metrics(
+        {model for settings in config.backend_settings() for model in settings.models},
+        version=__version__,
+        config_sha256=config.fingerprint(),
+        exceed_ratio_target=config.admission.risk,
+        tenants=config.shown_tenants(),
+    )
+
+
+async def _running(config: Config, metrics: Metrics) -> Running:
+    """The gate and what is behind it, before anything listens."""
+    gate = Gate(Admission(config.admission_limits()), asyncio.get_running_loop(), [metrics])
+    running = Running(config, gate, Fleet(gate, config.telemetry.interval_s), Pricing(gate.learned))
+    if (shared := config.ledger.settings()) is not None:
+        observe, told = config.mode == "observe", metrics.ledger("degraded")
+        running.ledger = await asyncio.to_thread(open_ledger, shared, gate, told, observe=observe)
+    for settings in config.backend_settings():
+        running.fleet.add(settings, Backend(settings))
+    return running
+
+
+@contextlib.asynccontextmanager
+async def _serving_admin(
+    app: web.Application, listen: Listen, passed: socket.socket | None, tls: ssl.SSLContext | None
+) -> AsyncIterator[str]:
+    """Serve the admin port while the block runs; gives its URL."""
+    runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=SHUTDOWN_MAX_S)
+    await runner.setup()
+    try:
+        yield await listen_at(runner, listen.admin_host, listen.admin_port, passed, tls)
+    finally:
+        await runner.cleanup()
+
+
+def _background(
+    config: Config, running: Running, metrics: Metrics, learned: LearnedFile | None
+) -> Iterator[Coroutine[None, None, None]]:
     """Work that has no end of its own."""
-    observer = _Observer(running, metrics)
-    pace = Pace(config.telemetry.interval_s, ENGINE_PACE.retry_first_s, ENGINE_PACE.retry_max_s)
-    for backend in running.backends.values():
-        yield poll(backend, observer, engine_pace=pace)
+    yield running.reloader.serve()
+    yield running.reloader.watch()
     yield _tick(running, metrics)
     yield _sample_lag(metrics.on_loop_lag)
-    if any(backend.gpus for backend in config.backends):
-        yield _watch_gpus(config, metrics)
+    yield keep_watchdog_quiet()
+    if running.ledger is not None:
+        yield running.ledger.run()
+    if learned is not None:
+        yield learned.keep(running.pricing, config.state.save_every_s)
+    yield _watch_gpus(running, metrics)
+
+
+def _adopter(running: Running, parts: Parts, logs: Logs) -> Callable[[Config], None]:
+    """Puts a reloaded configuration into effect."""
+
+    def adopt(config: Config) -> None:
+        before, running.config = running.config, config
+        if config.admission_limits() != before.admission_limits():
+            running.gate.hear(LimitsChanged(config.admission_limits()))
+            parts.metrics.on_risk(config.admission.risk)
+        if config.log != before.log:
+            logs.tune(config.log.level, config.log.admitted_share)
+        renewed = replace(parts, config=config, settings=_relay_settings(config))
+        for successor in parts.successors:
+            successor(renewed)
+
+    return adopt
 
 
 def _tokenizers(config: Config) -> dict[str, ModelTokenizer]:
     return {model: read_tokenizer(model, Path(path)) for model, path in config.tokenizers.items()}
 
 
-def _relay(
-    config: Config, gate: Gate, backends: dict[str, Backend], tokens: TokenCounters, metrics: Metrics, logs: Logs
-) -> Relay:
+def _parts(
+    config: Config,
+    running: Running,
+    tokens: TokenCounters,
+    metrics: Metrics,
+    logs: Logs,
+    journal: Journal,
+    passed: socket.socket | None,
+    tls: ssl.SSLContext | None,
+) -> Parts:
     def on_record(record: RequestRecord) -> None:
         metrics.on_request(record)
         logs.request(record)
+        journal.ended(record)
 
-    settings = RelaySettings(
+    return Parts(
+        config=config,
+        gate=running.gate,
+        backends=running.backends,
+        pricing=running.pricing,
+        tokens=tokens,
+        metrics=metrics,
+        settings=_relay_settings(config),
+        on_record=on_record,
+        on_admitted=journal.admitted,
+        is_draining=lambda: running.draining,
+        passed=passed,
+        tls=tls,
+    )
+
+
+def _relay_settings(config: Config) -> RelaySettings:
+    return RelaySettings(
         queue_wait_max_s=config.admission.queue.wait_max_s,
+        slos=config.slos(),
         risk=config.admission.risk,
         headers=config.response_headers,
     )
-    return Relay(gate, backends, Pricing(gate.learned), tokens, settings, on_record)
 
 
-def _api(config: Config, relay: Relay, running: Running) -> web.Server:
-    started_at = int(time.time())  # noqa: TID251  # a wall clock time that clients are shown
-    settings = ApiSettings(int(config.input.body_bytes_max), config.parse_policy(), started_at)
-    api = Api(relay, KeyRing(config.tenant_keys()), settings, lambda: running.draining)
-    return _server(api, int(config.input.body_bytes_max))
-
-
-def _server(api: Api, body_bytes_max: int) -> web.Server:
-    loop = asyncio.get_running_loop()
-
-    def make_request(
-        message: RawRequestMessage,
-        payload: StreamReader,
-        protocol: web.RequestHandler,
-        writer: AbstractStreamWriter,
-        task: asyncio.Task[None],
-    ) -> web.BaseRequest:
-        return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=body_bytes_max)
-
-    return ApiServer(
-        api.handle,
-        request_factory=make_request,
-        # Without it a client that left keeps its place in the queue and its GPU.
-        handler_cancellation=True,
-        keepalive_timeout=KEEPALIVE_S,
-        lingering_time=LINGER_S,
-        auto_decompress=False,
-        max_line_size=LINE_MAX_BYTES,
-        max_field_size=LINE_MAX_BYTES,
-        max_headers=HEADERS_MAX,
-        access_log=None,
-    )
-
-
-def _admin(running: Running, metrics: Metrics) -> web.Application:
+def _admin(running: Running, metrics: Metrics, journal: Journal) -> web.Application:
     admin = Admin(
         metrics=metrics,
         snapshot=running.gate.snapshot,
@@ -239,33 +335,22 @@ def _admin(running: Running, metrics: Metrics) -> web.Application:
         is_draining=lambda: running.draining,
         start_drain=running.start_drain,
         kv_layouts=running.kv_layouts,
+        journal=journal,
+        mode=lambda: running.config.mode,
+        ledger=running.ledger_state,
     )
-    return admin.app()
-
-
-async def _listen(
-    stack: contextlib.AsyncExitStack, running: Running, config: Config, api: web.Server, admin: web.Application
-) -> None:
-    listen = config.listen
-    api_runner = web.ServerRunner(api, shutdown_timeout=SHUTDOWN_MAX_S)
-    admin_runner = web.AppRunner(admin, access_log=None, handler_cancellation=True, shutdown_timeout=SHUTDOWN_MAX_S)
-    for runner in (api_runner, admin_runner):
-        await runner.setup()
-        stack.push_async_callback(runner.cleanup)
-    running.api_url = await _site(api_runner, listen.host, listen.port)
-    running.admin_url = await _site(admin_runner, listen.admin_host, listen.admin_port)
-
-
-async def _site(runner: web.BaseRunner, host: str, port: int) -> str:
-    site = web.TCPSite(runner, host, port, backlog=LISTEN_BACKLOG)
-    await site.start()
-    bound = runner.addresses[0][1]
-    return f"http://{f'[{host}]' if ':' in host else host}:{bound}"
+    app = admin.app()
+    add_control(app, Control(running.reloaded, running.fleet.drain, running.fleet.resume))
+    return app
 
 
 async def _tick(running: Running, metrics: Metrics) -> None:
     while True:
+        running.pricing.refresh(time.time())  # noqa: TID251  # a wall clock time that metrics show
         metrics.refresh(running.gate.snapshot(), running.kinds())
+        for shown in running.pricing.snapshot():
+            coverage = {quantile.q: quantile.coverage for quantile in shown.quantiles}
+            metrics.on_prediction(shown.model, coverage, shown.fitted_at)
         await asyncio.sleep(TICK_S)
 
 
@@ -277,18 +362,22 @@ async def _sample_lag(on_lag: Callable[[float], None]) -> None:
         on_lag(max(0.0, loop.time() - due))
 
 
-async def _watch_gpus(config: Config, metrics: Metrics) -> None:
-    owners = {gpu: backend.name for backend in config.backends for gpu in backend.gpus}
+async def _watch_gpus(running: Running, metrics: Metrics) -> None:
+    def owners() -> dict[int, str]:
+        return {gpu: backend.name for backend in running.config.backends for gpu in backend.gpus}
 
     def on_gpus(readings: tuple[GpuReading, ...]) -> None:
+        owned = owners()
         for reading in readings:
-            if reading.index in owners:
+            if reading.index in owned:
                 metrics.on_gpu(
-                    owners[reading.index],
+                    owned[reading.index],
                     reading.index,
                     used_bytes=reading.used_bytes,
                     total_bytes=reading.total_bytes,
                     utilization_ratio=reading.utilization_ratio,
                 )
 
+    while not owners():  # noqa: ASYNC110  # a reload may name the first
+        await asyncio.sleep(TICK_S)
     await watch(Nvml(), on_gpus, lambda reason: log.warning("gpu_telemetry_off", reason=reason))

@@ -7,10 +7,12 @@ the name says otherwise.
 from __future__ import annotations
 
 import enum
+import math
 from dataclasses import dataclass, field
 
 from estimator.demand import Demand
 from estimator.kv_cache import KvLayout
+from estimator.output_length import LengthHistogram
 
 UNLIMITED = 2**62
 """A number of tokens or sequences that no engine reaches; stands for "the engine names no limit"."""
@@ -69,6 +71,10 @@ class Ticket:
     demand: Demand
     deadline: float
     """Monotonic second at which it stops being worth an answer; it leaves the queue then."""
+    first_token_by: float = math.inf
+    """Monotonic second by which its first token is wanted: it is not sent anywhere that will be later."""
+    token_interval_max_s: float = math.inf
+    """Mean time per output token that is still good enough, after the first."""
     max_tokens: int | None = None
     """The client's own bound on the output; None where it gave none and the context is the only end."""
     clamped: bool = False
@@ -82,7 +88,14 @@ class Ticket:
     kv_share: float = 1.0
     """Part of a backend's pool that its tenant may hold while others want room."""
     excluded: frozenset[str] = frozenset()
-    """Backends that failed to take this request already."""
+    """Backends that it must not go to: they failed to take it already, or are not among those it was given."""
+    retried: bool = False
+    """It is a second try, after a backend failed: it was counted before."""
+    prefix: tuple[int, ...] = ()
+    """Names of the beginnings of its prompt, from the shortest on; see `routing.prefix`. Empty where there is no choice
+    of engines, or where the prompt is short."""
+    prefix_tokens: int = 0
+    """Tokens of the longest of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +137,10 @@ class Reading:
     work_done: float | None = None
     """Any counter that moves whenever the engine works: tells a frozen gauge from an idle engine."""
     engine_version: str = ""
+    prefix_hit_tokens: float | None = None
+    """Prompt tokens that it has found in its prefix cache since it started."""
+    answer_lengths: tuple[tuple[str, LengthHistogram], ...] = ()
+    """Per public model name, what it counted before; only in the first look at a generation."""
 
 
 @dataclass(frozen=True, slots=True)

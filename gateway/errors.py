@@ -121,7 +121,10 @@ def refused(refusal: Refusal, model: str) -> ApiError:
             )
             return _busy(429, "queue_timeout", text, refusal)
         case Reason.TENANT_LIMIT:
-            text = f"Your share of the KV cache is in use: the request needs {need} more tokens.{wait}"
+            text = (
+                f"Your share of the KV cache is in use while others wait: the request needs {need} KV-cache tokens, "
+                f"{room} of {pool} are free for them.{wait}"
+            )
             return _busy(429, "tenant_limit", text, refusal)
         case Reason.NO_BACKEND | Reason.STALE_TELEMETRY:
             return _busy(503, "no_backend", f"No backend of '{model}' can take requests now.{wait}", refusal)

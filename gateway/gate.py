@@ -16,6 +16,7 @@ from typing import Protocol
 from estimator.output_length import OutputForecast
 from gateway.admission.admission import Admission
 from gateway.admission.commands import Admit, Command, Refuse
+from gateway.admission.consider import Verdict
 from gateway.admission.events import (
     Arrived,
     BackendBusy,
@@ -26,6 +27,7 @@ from gateway.admission.events import (
     Left,
     Progressed,
 )
+from gateway.admission.holding import Holding
 from gateway.admission.snapshot import Snapshot
 from gateway.domain import Outcome, Refusal, Ticket, Usage
 
@@ -50,6 +52,13 @@ class Listener(Protocol):
 
     def on_decision(self, duration_s: float) -> None:
         """How long that took."""
+
+
+class Sharing(Protocol):
+    """Who asks the other gateways before a request is sent. Must not call the gate from here."""
+
+    def screen(self, event: Event | None, commands: Sequence[Command], now: float) -> Sequence[Command]:
+        """Those of the commands that hold at once. The gate hears of the others later: `granted`, or `Denied`."""
 
 
 class Place:
@@ -95,7 +104,9 @@ class Gate:
         self._due: float | None = None
         self._progress_at = 0.0
         self._next_id = 0
-        self._emptied = asyncio.Event()
+        self._departed = asyncio.Event()
+        self.sharing: Sharing | None = None
+        """Where other gateways send to the same backends."""
 
     def now(self) -> float:
         """The time that deadlines are given in."""
@@ -122,7 +133,7 @@ class Gate:
         """A place was left; called once, by the place itself."""
         del self._places[place.id]
         self._step(Left(place.id, outcome, usage))
-        self._note_empty()
+        self._departed.set()
 
     def busy(self, backend: str, for_s: float) -> None:
         """A backend asked to be left alone for so long."""
@@ -136,13 +147,30 @@ class Gate:
         """The length of a model's answers is now known better."""
         self._step(Learned(model, output))
 
+    def granted(self, admits: Sequence[Admit]) -> None:
+        """The other gateways leave room for these: they hold."""
+        self._tell(None, admits, self.now())
+
+    def holding(self, backend: str, *, closely: bool = False) -> Holding | None:
+        """What to tell other gateways of an engine; None where there is nothing to tell yet."""
+        return self._admission.holding(backend, self.now(), closely=closely)
+
     def models(self) -> frozenset[str]:
         """Models that any backend has said it serves."""
         return self._admission.models()
 
+    def engines(self, model: str) -> int:
+        """How many own engines serve a model."""
+        return self._admission.engines(model)
+
     def context_tokens(self, model: str) -> int | None:
         """Longest prompt plus output that an own backend takes for a model."""
         return self._admission.context_tokens(model)
+
+    def consider(self, ticket: Ticket) -> Verdict:
+        """What would be answered if the request came now; it does not."""
+        self._step(None)
+        return self._admission.consider(ticket, self.now())
 
     def snapshot(self) -> Snapshot:
         """Everything as of now."""
@@ -156,8 +184,12 @@ class Gate:
     async def drained(self) -> None:
         """Wait until nobody is inside."""
         while self._places or self._waiting:
-            self._emptied.clear()
-            await self._emptied.wait()
+            await self._departure()
+
+    async def vacated(self, backend: str) -> None:
+        """Wait until no request has a place on a backend."""
+        while self._is_taken(backend):
+            await self._departure()
 
     async def admit(self, ticket: Ticket) -> Command:
         """Admission's answer, waiting for it if need be. If cancelled, even after the answer, the request has left."""
@@ -173,7 +205,7 @@ class Gate:
             del self._waiting[ticket.id]
             if not is_told and not isinstance(waiter.answer, Refuse):
                 self._step(Left(ticket.id, Outcome.NOT_SENT))
-            self._note_empty()
+            self._departed.set()
 
     def occupy(self, admit: Admit) -> Place:
         """Open the place that admission has given."""
@@ -189,14 +221,18 @@ class Gate:
             self._report_progress(now)
         commands = self._admission.handle_timer(now) if event is None else self._admission.handle(event, now)
         duration_s = perf_counter() - started
+        self._tell(event, commands if self.sharing is None else self.sharing.screen(event, commands, now), now)
+        self._arm()
+        for listener in self._listeners:
+            listener.on_decision(duration_s)
+
+    def _tell(self, event: Event | None, commands: Sequence[Command], now: float) -> None:
         for command in commands:
             waiter = self._waiting.get(command.ticket_id)
             if waiter is not None:
                 waiter.tell(command)
-        self._arm()
         for listener in self._listeners:
             listener.on_admission(now, event, commands)
-            listener.on_decision(duration_s)
 
     def _report_progress(self, now: float) -> None:
         self._progress_at = now + PROGRESS_INTERVAL_S
@@ -219,9 +255,20 @@ class Gate:
         self._timer = self._due = None
         self._step(None)
 
-    def _note_empty(self) -> None:
-        if not self._places and not self._waiting:
-            self._emptied.set()
+    async def handed_over(self) -> None:
+        """Wait until everybody who was told of a place has taken it: a moment."""
+        while any(isinstance(waiter.answer, Admit) for waiter in self._waiting.values()):  # noqa: ASYNC110  # next turn
+            await asyncio.sleep(0)
+
+    async def _departure(self) -> None:
+        self._departed.clear()
+        await self._departed.wait()
+
+    def _is_taken(self, backend: str) -> bool:
+        if any(place.backend == backend for place in self._places.values()):
+            return True
+        answers = (waiter.answer for waiter in self._waiting.values())
+        return any(isinstance(answer, Admit) and answer.backend == backend for answer in answers)
 
 
 class _Waiter:

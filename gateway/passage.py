@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Mapping
+from contextlib import suppress
 from typing import Protocol
 
 from gateway.backends.upstream import Exchange, FailureKind, Head, UpstreamFailure
@@ -15,6 +16,8 @@ from gateway.stream_watch import StreamWatch
 ERROR_MAX_BYTES = 64 << 10
 FIRST_MAX_BYTES = 64 << 10
 """Of comments before the first event with data."""
+END_MAX_S = 1.0
+"""So long is waited for the end of a body after the stream in it has ended."""
 UNREAD_MAX_S = 60.0
 """A client that takes nothing for so long is gone for all purposes."""
 
@@ -64,7 +67,8 @@ class Tap:
         if not events:
             return True
         self.count()
-        return self._sink.write(events)
+        # What comes after the stream's own end is no part of it, and not waited for.
+        return self._sink.write(events) and not watch.done
 
     def count(self) -> None:
         """Note how far the answer has come."""
@@ -87,6 +91,23 @@ async def first_events(exchange: Exchange, watch: StreamWatch) -> bytes:
                 raise UpstreamFailure(FailureKind.PROTOCOL, "the stream has no data", request_sent=True)
     except SseError as error:
         raise UpstreamFailure(FailureKind.PROTOCOL, str(error), request_sent=True) from error
+
+
+async def let_end(exchange: Exchange) -> None:
+    """Give an answer that is complete a moment to end its body too, so that its connection can be used again."""
+    with suppress(UpstreamFailure, TimeoutError):
+        async with asyncio.timeout(END_MAX_S):
+            exchange.resume()
+            while not await exchange.pump(_Void()):
+                exchange.resume()
+
+
+class _Void:
+    """Takes anything."""
+
+    def on_data(self, data: bytes) -> bool:
+        del data
+        return True
 
 
 async def error_body(exchange: Exchange) -> bytes:

@@ -10,19 +10,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NoReturn
 
-from estimator.demand import Demand, End
+from estimator.demand import End
+from gateway.admission.slo import Slo
 from gateway.backends.backend import Backend
 from gateway.backends.failures import EngineRefusal, first_event_error, refusal
 from gateway.backends.upstream import Exchange, FailureKind, UpstreamFailure
-from gateway.domain import Outcome, Reason, Refusal, Ticket, Usage
-from gateway.errors import ApiError, model_not_found, refused, upstream_error, upstream_timeout
+from gateway.domain import Outcome, Reason, Usage
+from gateway.errors import ApiError, refused, upstream_error, upstream_timeout
+from gateway.estimation import Estimation
 from gateway.gate import Gate, Place, RefusedError
-from gateway.passage import Sink, Tap, error_body, expect, first_events, taken
-from gateway.pricing import Pricing
+from gateway.passage import Sink, Tap, error_body, expect, first_events, let_end, taken
+from gateway.pricing import Answer, Pricing
 from gateway.reporting.record import RequestRecord
-from gateway.request import InferenceRequest, forward_body
+from gateway.reporting.tracing import Tracing
+from gateway.request import InferenceRequest, TraceContext, forward_body
 from gateway.sse import iter_data
 from gateway.stream_watch import StreamWatch, read_answer
 from gateway.tokens import TokenCounters
@@ -33,8 +37,6 @@ TOO_MANY_REQUESTS = 429
 SERVER_ERROR = 500
 ANSWER_MAX_BYTES = 64 << 20
 """Largest answer that is not streamed: embeddings of many inputs come near it."""
-PATIENCE_SHARE = 0.95
-"""Part of the client's own timeout that a request may wait: our answer must arrive before the client gives up."""
 RETRY_SHARE = 0.1
 RETRY_CREDIT_MAX = 10.0
 
@@ -45,6 +47,8 @@ class RelaySettings:
 
     queue_wait_max_s: float
     risk: float
+    slos: tuple[Slo, ...] = ()
+    """What requests are promised."""
     headers: bool = True
     """Tell the decision in `x-kvgate-*` headers."""
 
@@ -60,22 +64,50 @@ class Relay:
         tokens: TokenCounters,
         settings: RelaySettings,
         on_record: Callable[[RequestRecord], None],
+        on_admitted: Callable[[str, Callable[[], RequestRecord]], None] | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self._gate = gate
         self._backends = backends
         self._pricing = pricing
-        self._tokens = tokens
+        self._estimation = Estimation(gate, pricing, tokens, settings.queue_wait_max_s, settings.slos)
         self._settings = settings
         self._on_record = on_record
+        self._on_admitted = on_admitted
+        self._tracing = tracing
         self._retry_credit = RETRY_CREDIT_MAX
 
     def models(self) -> dict[str, int | None]:
         """Models served now, with the longest prompt plus output that they take where it is known."""
         return {model: self._gate.context_tokens(model) for model in sorted(self._gate.models())}
 
-    def turned_away(self, endpoint: str, request_id: str, error: ApiError, duration_s: float) -> None:
+    def turned_away(
+        self, endpoint: str, request_id: str, error: ApiError, duration_s: float, came_in: TraceContext
+    ) -> None:
         """A request never got here, because something was wrong with it by itself. It is counted all the same."""
-        self._on_record(RequestRecord(request_id, endpoint, "", error.status, duration_s, error=error.code))
+        trace = None if self._tracing is None else self._tracing.begin(endpoint, came_in, duration_s)
+        context = came_in if trace is None else trace.context
+        record = RequestRecord(
+            request_id,
+            endpoint,
+            "",
+            error.status,
+            duration_s,
+            error=error.code,
+            trace_id=context.trace_id,
+            is_sampled=context.is_sampled,
+        )
+        self._on_record(record)
+        if trace is not None:
+            trace.ended(record)
+
+    async def estimate(self, request: InferenceRequest) -> dict[str, object]:
+        """What would become of a request now, ready for JSON; nothing is sent or reserved.
+
+        Raises:
+            ApiError: 404, nobody serves its model.
+        """
+        return await self._estimation.estimate(request)
 
     async def carry(self, request: InferenceRequest, sink: Sink) -> None:
         """Carry one request to its end.
@@ -85,22 +117,26 @@ class Relay:
             CancelledError, ConnectionError: the client left, or takes nothing any more.
         """
         trip = Trip(request, self._gate.now())
+        if self._tracing is not None:
+            trip.trace = self._tracing.begin(request.endpoint, request.trace)
         try:
             await self._carry(request, sink, trip)
         except ApiError as error:
             trip.failed(error)
+            error.headers = {**error.headers, **self._headers(trip)}
             raise
         except (asyncio.CancelledError, ConnectionError):
             trip.client_left()
             raise
         finally:
-            self._on_record(trip.record(self._gate.now(), self._settings.risk))
+            record = trip.record(self._gate.now(), self._settings.risk)
+            self._on_record(record)
+            if trip.trace is not None:
+                trip.trace.ended(record)
 
     async def _carry(self, request: InferenceRequest, sink: Sink, trip: Trip) -> None:
-        tokens = await self._tokens.count(request)
-        if tokens is not None:
-            request.shape = replace(request.shape, counted_tokens=tokens)
-        ticket = self._ticket(request, trip)
+        ticket = await self._estimation.ticket(request, trip.arrived_at)
+        trip.demand = ticket.demand
         self._retry_credit = min(RETRY_CREDIT_MAX, self._retry_credit + RETRY_SHARE)
         failure: UpstreamFailure | None = None
         while True:
@@ -109,6 +145,9 @@ class Relay:
                     if failure is not None:
                         trip.retried()
                     trip.entered(place.admit)
+                    if self._on_admitted is not None:
+                        so_far = partial(trip.record, self._gate.now(), self._settings.risk)
+                        self._on_admitted(request.request_id, so_far)
                     try:
                         await self._forward(request, place, sink, trip)
                     except UpstreamFailure as error:
@@ -118,54 +157,15 @@ class Relay:
             except RefusedError as error:
                 if failure is not None and error.refusal.reason is Reason.NO_BACKEND:
                     raise _as_api_error(failure) from failure
-                raise self._turned_away(request, error.refusal, trip) from None
+                trip.refused(error.refusal)
+                raise refused(error.refusal, request.model) from None
             except UpstreamFailure as error:
                 if error.request_sent or failure is not None or self._retry_credit < 1:
                     raise _as_api_error(error) from error
                 failure = error
                 self._retry_credit -= 1
                 excluded = ticket.excluded | {trip.backend}
-                ticket = replace(ticket, id=self._gate.next_ticket_id(), excluded=excluded)
-
-    def _turned_away(self, request: InferenceRequest, refusal_: Refusal, trip: Trip) -> ApiError:
-        """What the client is told of admission's refusal."""
-        trip.refused(refusal_)
-        told = refused(refusal_, request.model)
-        if self._settings.headers:
-            told.headers = {
-                "x-kvgate-decision": "refused",
-                "x-kvgate-queue-ms": str(round(trip.waited_s * 1000)),
-            }
-        return told
-
-    def _ticket(self, request: InferenceRequest, trip: Trip) -> Ticket:
-        model = request.model
-        if model not in self._gate.models():
-            raise model_not_found(model)
-        trip.demand = self._demand(request)
-        patience_s = self._settings.queue_wait_max_s
-        if request.deadline_s is not None:
-            patience_s = min(patience_s, request.deadline_s * PATIENCE_SHARE)
-        return Ticket(
-            id=self._gate.next_ticket_id(),
-            model=model,
-            demand=trip.demand,
-            deadline=trip.arrived_at + patience_s,
-            max_tokens=request.shape.max_tokens,
-            runs_to_max=request.runs_to_max,
-            streamed=request.stream,
-            priority=request.priority,
-            tenant=request.tenant.name,
-            kv_share=request.tenant.kv_share,
-        )
-
-    def _demand(self, request: InferenceRequest) -> Demand:
-        return self._pricing.demand(
-            request.model,
-            request.shape,
-            context_tokens=self._gate.context_tokens(request.model),
-            runs_to_max=request.runs_to_max,
-        )
+                ticket = replace(ticket, id=self._gate.next_ticket_id(), excluded=excluded, retried=True)
 
     async def _forward(self, request: InferenceRequest, place: Place, sink: Sink, trip: Trip) -> None:
         """Send the request to its backend and the answer to its client."""
@@ -176,34 +176,39 @@ class Relay:
             include_usage=True,
             max_tokens=place.admit.max_tokens,
         )
-        headers = backend.headers(request.request_id, stream=request.stream, traceparent=request.traceparent or None)
-        async with backend.exchange(request.endpoint, headers, body) as exchange:
-            place.sent = True
-            head = await exchange.head()
-            if head.status != OK:
-                answer = await error_body(exchange)
-                retry_after = head.headers.get(b"retry-after", b"").decode("latin-1")
-                self._engine_refused(refusal(head.status, answer, retry_after), head.status, place, trip)
-            if request.stream:
-                expect(head, b"text/event-stream")
-                await self._stream(request, exchange, place, sink, trip)
-            else:
-                expect(head, b"application/json")
-                await self._answer(request, exchange, place, sink, trip)
+        trace = trip.forwarded(backend.kind, backend.url)
+        headers = backend.headers(
+            request.request_id, stream=request.stream, traceparent=trace.parent or None, tracestate=trace.state
+        )
+        answer = self._pricing.follow(request.model, request.shape, place, runs_to_max=request.runs_to_max)
+        try:
+            async with backend.exchange(request.endpoint, headers, body) as exchange:
+                place.sent = True
+                head = await exchange.head()
+                if head.status != OK:
+                    told = await error_body(exchange)
+                    retry_after = head.headers.get(b"retry-after", b"").decode("latin-1")
+                    self._engine_refused(refusal(head.status, told, retry_after), head.status, place, trip)
+                if request.stream:
+                    expect(head, b"text/event-stream")
+                    await self._stream(request, answer, exchange, place, sink, trip)
+                else:
+                    expect(head, b"application/json")
+                    await self._answer(answer, exchange, place, sink, trip)
+        finally:
+            self._pricing.unfollow(answer)
 
-    async def _answer(
-        self, request: InferenceRequest, exchange: Exchange, place: Place, sink: Sink, trip: Trip
-    ) -> None:
+    async def _answer(self, answer: Answer, exchange: Exchange, place: Place, sink: Sink, trip: Trip) -> None:
         body = await exchange.read(ANSWER_MAX_BYTES)
         usage, hit_length = read_answer(body)
         place.end(Outcome.FINISHED, usage)
-        self._learn(request, usage, hit_length=hit_length, events=0)
-        trip.answered(usage)
-        await taken(sink.answer(body, self._headers(place, trip)))
+        self._learn(answer, usage, hit_length=hit_length, events=0)
+        trip.answered(usage, hit_length=hit_length)
+        await taken(sink.answer(body, self._headers(trip)))
         trip.delivered()
 
     async def _stream(
-        self, request: InferenceRequest, exchange: Exchange, place: Place, sink: Sink, trip: Trip
+        self, request: InferenceRequest, answer: Answer, exchange: Exchange, place: Place, sink: Sink, trip: Trip
     ) -> None:
         watch = StreamWatch(keep_usage=request.include_usage)
         first = await first_events(exchange, watch)
@@ -214,26 +219,27 @@ class Relay:
         tap = Tap(watch, place, sink, self._pricing.of(request.model).tokens_per_event)
         tap.count()
         try:
-            await taken(sink.start_stream(self._headers(place, trip), first))
-            while not await exchange.pump(tap):
-                await taken(sink.drained())
-                exchange.resume()
+            await taken(sink.start_stream(self._headers(trip), first))
+            while not watch.done and not await exchange.pump(tap):
+                if not watch.done:
+                    await taken(sink.drained())
+                    exchange.resume()
             if not watch.done and not watch.failed:
                 raise UpstreamFailure(FailureKind.TRUNCATED, "the stream ended without its end", request_sent=True)
         except UpstreamFailure as failure:
             # The status is out: from here on the stream itself must tell, and it must not look complete.
             self._note_failure(failure, place, trip)
             place.end(Outcome.BROKEN)
-            self._learn_cut(request, place)
+            self._pricing.learn_cut(answer, place.output_tokens)
             error_ = _as_api_error(failure)
             trip.failed(error_)
             sink.fail(error_)
             return
         except (asyncio.CancelledError, ConnectionError):
-            self._learn_cut(request, place)
+            self._pricing.learn_cut(answer, place.output_tokens)
             raise
         place.end(Outcome.FINISHED, watch.usage)
-        trip.answered(watch.usage, finished=not watch.failed)
+        trip.answered(watch.usage, finished=not watch.failed, hit_length=watch.hit_length)
         if watch.failed:
             trip.upstream_failed(place.backend, "http_5xx")
             trip.failed(error_ := upstream_error("The engine failed: it reported an error in its stream."))
@@ -241,10 +247,11 @@ class Relay:
                 sink.fail(error_)
                 return
         else:
-            self._learn(request, watch.usage, hit_length=watch.hit_length, events=watch.events)
+            self._learn(answer, watch.usage, hit_length=watch.hit_length, events=watch.events)
         await taken(sink.end_stream())
         if not watch.failed:
             trip.delivered()
+        await let_end(exchange)
 
     def _engine_refused(self, answer: EngineRefusal, status: int, place: Place, trip: Trip) -> NoReturn:
         """The engine answered with an error, of this status of its own, before it generated anything."""
@@ -264,25 +271,13 @@ class Relay:
         else:
             place.end(Outcome.BROKEN)
 
-    def _learn(self, request: InferenceRequest, usage: Usage | None, *, hit_length: bool, events: int) -> None:
+    def _learn(self, answer: Answer, usage: Usage | None, *, hit_length: bool, events: int) -> None:
         if usage is not None:
-            end = End.LENGTH if hit_length else End.STOP
-            self._pricing.learn(
-                request.model, request.shape, usage, end, events=events, runs_to_max=request.runs_to_max
-            )
+            self._pricing.learn(answer, usage, End.LENGTH if hit_length else End.STOP, events=events)
 
-    def _learn_cut(self, request: InferenceRequest, place: Place) -> None:
-        self._pricing.learn_cut(request.model, request.shape, place.output_tokens, runs_to_max=request.runs_to_max)
-
-    def _headers(self, place: Place, trip: Trip) -> dict[str, str]:
-        if not self._settings.headers:
-            return {}
-        return {
-            "x-kvgate-backend": place.backend,
-            "x-kvgate-decision": trip.decision,
-            "x-kvgate-queue-ms": str(round(trip.waited_s * 1000)),
-            "x-kvgate-kv-tokens": str(place.admit.kv_tokens),
-        }
+    def _headers(self, trip: Trip) -> dict[str, str]:
+        """What the client is told of admission's decision; nothing where there was none."""
+        return trip.headers() if self._settings.headers else {}
 
 
 def _as_api_error(failure: UpstreamFailure) -> ApiError:

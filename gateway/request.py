@@ -31,6 +31,29 @@ class Tenant:
 ANONYMOUS = Tenant()
 
 
+@dataclass(frozen=True, slots=True)
+class TraceContext:
+    """A place in a distributed trace, in the words of the W3C's headers; empty: in none."""
+
+    parent: str = ""
+    """`traceparent`, checked."""
+    state: str = ""
+    """`tracestate`, of characters that a header can carry."""
+
+    @property
+    def trace_id(self) -> str:
+        """Names the whole trace."""
+        return self.parent[3:35]
+
+    @property
+    def is_sampled(self) -> bool:
+        """Whether the spans of this trace are kept anywhere."""
+        return bool(self.parent) and int(self.parent[53:], 16) & 1 == 1
+
+
+UNTRACED = TraceContext()
+
+
 @dataclass(slots=True)
 class InferenceRequest:
     """A request that passed every check of `api.parse`; the HTTP surface fills in what its headers say."""
@@ -54,7 +77,7 @@ class InferenceRequest:
     deadline_s: float | None = None
     """The client's own read timeout, seconds from arrival."""
     retry_count: int = 0
-    traceparent: str = ""
+    trace: TraceContext = field(default=UNTRACED)
 
 
 def forward_body(

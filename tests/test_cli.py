@@ -1,8 +1,12 @@
 """The command line as a whole: what it lists, what it costs, and how it ends."""
 
+import os
+import re
+import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
+from typing import Any
 
 import pytest
 
@@ -39,6 +43,54 @@ def test_every_command_is_there_and_has_json(name: str, capsys: pytest.CaptureFi
     done = kvgate(capsys, *arguments)
     assert done.code == 0
     assert "--json" in done.out
+
+
+def every_command() -> list[tuple[str, Any]]:
+    """All there are, those of `config` too."""
+    found = [(name, load(name)) for name in COMMANDS]
+    return found + [(f"config {name}", inner) for name, inner in load("config").commands.items()]
+
+
+@pytest.mark.parametrize(("name", "command"), every_command(), ids=lambda each: each if isinstance(each, str) else "")
+def test_every_command_shows_how_it_is_used(name: str, command: Any) -> None:
+    """An example that names the command and parses, and a word on each option and argument."""
+    _, mark, examples = re.sub(r"\s+", " ", command.help).partition("Example")
+    assert mark
+    for example in examples.lstrip("s: ").split("; "):
+        words = example.partition(" > ")[0].split()
+        assert example.startswith(f"kvgate {name}")
+        if name != "config":
+            command.make_parser(command.context_class(command)).parse_args(words[1 + len(name.split()) :])
+    unexplained = [param.name for param in command.params if not getattr(param, "help", "")]
+    assert unexplained == []
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_there_is_a_completion_for_every_shell(shell: str) -> None:
+    """A script that the shell takes, where there is such a shell here."""
+    environ = os.environ | {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
+    command = [sys.executable, "-m", "gateway", "--show-completion", shell]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environ)
+    assert "_KVGATE_COMPLETE" in done.stdout
+    if shutil.which(shell):
+        subprocess.run([shell, "-n"], input=done.stdout, text=True, check=True)
+
+
+@pytest.mark.parametrize(
+    ("typed", "completed"),
+    [
+        ("kvgate rel", {"reload"}),
+        ("kvgate serve --admin", {"--admin-host", "--admin-port"}),
+        ("kvgate config ex", {"example"}),
+        ("kvgate config show --j", {"--json"}),
+    ],
+)
+def test_commands_and_their_options_are_completed(typed: str, completed: set[str]) -> None:
+    """Also those of commands that are imported only when they are called."""
+    words = {"COMP_WORDS": typed, "COMP_CWORD": str(len(typed.split()) - 1), "_KVGATE_COMPLETE": "complete_bash"}
+    command = [sys.executable, "-m", "gateway"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | words)
+    assert set(done.stdout.split()) == completed
 
 
 @pytest.mark.parametrize("args", [("nonsense",), ("version", "--nonsense"), ("check",), ("health", "--url", "ftp://x")])

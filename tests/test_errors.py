@@ -99,3 +99,12 @@ def test_a_full_queue_says_why_free_memory_is_not_to_be_had() -> None:
         "The queue is full: 24 requests wait for room already. This one needs 400 KV-cache tokens; 144 of 4,096 are "
         "free, for those ahead. Retry in about 3.0 s."
     )
+
+
+def test_a_tenant_over_its_share_is_told_of_the_room_that_is_for_others() -> None:
+    """Need, headroom and wait, as in every refusal."""
+    told = refused(Refusal(Reason.TENANT_LIMIT, 3.0, 400, 144, 4096), "m")
+    assert told.message == (
+        "Your share of the KV cache is in use while others wait: the request needs 400 KV-cache tokens, 144 of 4,096 "
+        "are free for them. Retry in about 3.0 s."
+    )

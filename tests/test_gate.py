@@ -381,3 +381,17 @@ async def test_models_and_contexts_are_admissions() -> None:
     assert house.gate.models() == {"m"}
     assert house.gate.context_tokens("m") == 1024
     assert house.gate.context_tokens("other") is None
+    assert (house.gate.engines("m"), house.gate.engines("other")) == (1, 0)
+
+
+async def test_a_question_is_answered_after_who_can_go_has_gone() -> None:
+    """As for any call of admission, time passes first; the one who asks neither waits nor stays."""
+    house = House()
+    asked = ticket(house.gate, blocks=60)
+    assert house.gate.consider(asked).decision == "admit"
+    async with house.gate.enter(ticket(house.gate, blocks=60)) as place:
+        assert house.gate.consider(asked).decision == "queue"
+        place.end(Outcome.FINISHED)
+    assert house.gate.consider(asked).backend == "a"
+    assert [backend.requests for backend in house.gate.snapshot().backends] == [0]
+    assert house.gate.snapshot().queues == ()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 
 import pytest
 
@@ -10,6 +11,8 @@ from gateway.admission.limits import AdmissionLimits
 from gateway.domain import Usage
 from gateway.errors import ApiError
 from gateway.relay import RelaySettings
+from gateway.reporting.record import RequestRecord
+from gateway.request import UNTRACED
 from tests.faults import DONE, STREAM_HEAD, FaultyEngine, Flood, chunk, event, response, stream
 from tests.relaying import Client, relaying, request
 from tests.shell import MODEL
@@ -133,7 +136,7 @@ async def test_why_an_answer_ended_is_learned(reason: str, end: End) -> None:
     body = ANSWER.replace(b"stop", reason.encode())
     async with FaultyEngine((response(body),)) as engine, relaying(a=engine.url) as house:
         house.pricing.learn = (  # type: ignore[method-assign]
-            lambda model, shape, usage, end, *, events, runs_to_max: learned.append((usage, end, events))
+            lambda answer, usage, end, *, events: learned.append((usage, end, events))
         )
         await house.relay.carry(request(), Client())
     assert learned == [(Usage(2, 5), end, 0)]
@@ -198,7 +201,7 @@ async def _outcome(carried: object) -> ApiError | None:
 async def test_a_request_turned_away_before_is_counted_too() -> None:
     """Bad input never reaches the relay; its record is made here all the same."""
     async with relaying() as house:
-        house.relay.turned_away("/v1/completions", "r-2", ApiError(415, "unsupported_media_type", "no"), 0.25)
+        house.relay.turned_away("/v1/completions", "r-2", ApiError(415, "unsupported_media_type", "no"), 0.25, UNTRACED)
         record = house.settled()
         assert (record.code, record.error, record.duration_s) == (415, "unsupported_media_type", 0.25)
 
@@ -210,3 +213,20 @@ async def test_a_clamped_request_asks_for_less() -> None:
         await house.relay.carry(request(prompt=[1] * 64, max_tokens=5_000), Client())
         assert json.loads(engine.requests[0].body)["max_tokens"] == 1024 - 64
         assert house.settled().code == 200
+
+
+async def test_who_listens_hears_of_an_admission_before_the_engine_does() -> None:
+    """The record of that moment: where it goes and what was reserved, nothing of its end."""
+    admitted: list[tuple[str, int, RequestRecord]] = []
+
+    def hear(request_id: str, so_far: Callable[[], RequestRecord]) -> None:
+        admitted.append((request_id, len(engine.requests), so_far()))
+
+    async with FaultyEngine((response(ANSWER),)) as engine, relaying(a=engine.url) as house:
+        house.relay._on_admitted = hear
+        await house.relay.carry(request(), Client())
+        house.settled()
+    ((request_id, asked, record),) = admitted
+    assert (request_id, asked) == ("r-1", 0)
+    assert (record.backend, record.decision, record.max_tokens) == ("a", "admitted", 16)
+    assert record.output_tokens is None

@@ -72,6 +72,7 @@ async def test_without_another_backend_the_first_failure_is_told() -> None:
         error = await refusal_of(house)
         assert (error.status, error.code, error.should_retry) == (502, "upstream_error", True)
         assert "127.0.0.1" not in error.message
+        assert (error.headers["x-kvgate-backend"], error.headers["x-kvgate-decision"]) == ("a", "admitted")
         assert house.settled().attempts == (UpstreamAttempt("a", "connect"),)
 
 
@@ -162,6 +163,29 @@ async def test_a_stream_that_breaks_is_broken_for_the_client_too(answer: Answer,
         assert (record.code, record.finished, record.disconnect) == (code, False, None)
         assert record.attempts == (UpstreamAttempt("a", reason),)
         assert house.backend().draining_tokens > 0
+
+
+@pytest.mark.parametrize("after", [Step.RESET, Step.STALL, b"zz\r\n"], ids=["reset", "silence", "garbage"])
+async def test_what_comes_after_the_end_of_a_stream_is_nobodys_business(
+    monkeypatch: pytest.MonkeyPatch, after: Step | bytes
+) -> None:
+    """The client has its answer, the memory is free, and the backend has not failed."""
+    monkeypatch.setattr(passage, "END_MAX_S", 0.05)
+    begun, ended = asyncio.Event(), asyncio.Event()
+    answer = (STREAM_HEAD + chunk(event("a")), begun, chunk(DONE), ended, after)
+    async with FaultyEngine(answer) as engine, relaying(a=engine.url) as house:
+        client = Client()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(house.relay.carry(request(stream=True), client))
+            await client.begun.wait()
+            begun.set()
+            await client.wrote.wait()
+            ended.set()
+        assert (client.steps[-1], client.error) == ("end_stream", None)
+        assert client.body == event("a") + DONE
+        record = house.settled()
+        assert (record.code, record.finished, record.attempts) == (200, True, ())
+        assert house.backend().draining_tokens == 0
 
 
 def _after_start(answer: Answer) -> Answer:
@@ -360,7 +384,7 @@ async def test_what_a_stream_had_brought_before_it_was_cut_is_learned() -> None:
     cut: list[int] = []
     async with FaultyEngine((STREAM_HEAD + chunk(event("a")), Step.STALL)) as engine, relaying(a=engine.url) as house:
         house.pricing.learn_cut = (  # type: ignore[method-assign]
-            lambda model, shape, output_tokens, *, runs_to_max: cut.append(output_tokens)
+            lambda answer, output_tokens: cut.append(output_tokens)
         )
         client = Client(stuck="start_stream")
         async with asyncio.TaskGroup() as group:

@@ -11,7 +11,16 @@ from hypothesis import given, strategies as st
 
 from estimator.demand import Shape
 from gateway.domain import Priority
-from gateway.request import ANONYMOUS, CHAT, InferenceRequest, Tenant, forward_body, join_fields
+from gateway.request import (
+    ANONYMOUS,
+    CHAT,
+    UNTRACED,
+    InferenceRequest,
+    Tenant,
+    TraceContext,
+    forward_body,
+    join_fields,
+)
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=10),
@@ -117,3 +126,12 @@ def test_a_request_starts_without_a_tenant() -> None:
     request = request_of(b'{"model":"m"}')
     assert request.tenant is ANONYMOUS
     assert Tenant() == Tenant("", Priority.INTERACTIVE, 1.0)
+
+
+def test_a_trace_context_tells_its_parts() -> None:
+    """The sampled flag is the last bit; further ones mean something else."""
+    trace, span = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+    flags = {"00": False, "01": True, "02": False, "03": True, "ff": True}
+    assert {f: TraceContext(f"00-{trace}-{span}-{f}").is_sampled for f in flags} == flags
+    assert TraceContext(f"00-{trace}-{span}-01").trace_id == trace
+    assert (UNTRACED.trace_id, UNTRACED.is_sampled) == ("", False)

@@ -8,8 +8,8 @@ from gateway.admission.commands import Admit
 from gateway.domain import Priority, Reason, Refusal, Usage
 from gateway.errors import upstream_error
 from gateway.reporting.families import DECISIONS
-from gateway.reporting.record import UpstreamAttempt
-from gateway.request import CHAT, InferenceRequest, Tenant
+from gateway.reporting.record import RequestRecord, UpstreamAttempt
+from gateway.request import CHAT, InferenceRequest, Tenant, TraceContext
 from gateway.trip import Trip
 
 
@@ -24,7 +24,7 @@ def trip() -> Trip:
         request_id="r1",
         tenant=Tenant("t"),
         priority=Priority.BATCH,
-        traceparent="00-" + "a" * 32 + "-" + "b" * 16 + "-01",
+        trace=TraceContext("00-" + "a" * 32 + "-" + "b" * 16 + "-01"),
     )
     return Trip(request, 100.0)
 
@@ -50,6 +50,25 @@ def test_a_request_that_was_served_tells_all_of_it() -> None:
     assert (record.predicted_prompt_tokens, record.predicted_prompt_bound, record.sequences) == (20, 22, 4)
     assert (record.predicted_output_p50, record.predicted_output_bound) == (50, 50)
     assert (record.finished, record.disconnect, record.trace_id) == (True, None, "a" * 32)
+
+
+def test_a_refusal_is_remembered_with_its_numbers() -> None:
+    """For the journal; who left in the queue was not decided on, and bad input never came so far."""
+    way = trip()
+    assert way.record(101.0, 0.01).decision == ""
+    way.refused(Refusal(Reason.HEADROOM, 2.5, 400, 64))
+    record = way.record(101.0, 0.01)
+    assert (record.decision, record.arrived_at, record.max_tokens) == ("refused", 100.0, None)
+    assert (record.need_tokens, record.headroom_tokens, record.retry_after_s) == (400, 64, 2.5)
+    gone = trip()
+    gone.client_left()
+    assert gone.record(101.0, 0.01).decision == "left"
+    admitted = trip()
+    admitted.demand = Demand(1, (10,), 10, 50, ENDLESS)
+    admitted.entered(admit())
+    record = admitted.record(101.0, 0.01)
+    assert (record.decision, record.need_tokens, record.headroom_tokens) == ("admitted", 64, None)
+    assert record.predicted_output_p90 == 50
 
 
 def test_a_request_whose_end_nobody_told_failed_by_a_bug() -> None:
@@ -117,6 +136,57 @@ def test_attempts_keep_their_order_and_who_was_tried_again() -> None:
     record = way.record(102.0, 0.01)
     assert record.attempts == (UpstreamAttempt("a", "connect", retried=True), UpstreamAttempt("b", "reset"))
     assert (record.code, record.error) == (502, "upstream_error")
+
+
+class Told:
+    """A trace that notes what it is told."""
+
+    context = TraceContext("00-" + "c" * 32 + "-" + "d" * 16 + "-00")
+
+    def __init__(self) -> None:
+        self.steps: list[tuple[object, ...]] = []
+
+    def admitted(self, decision: str, admit: Admit) -> None:
+        self.steps.append(("admitted", decision, admit.backend))
+
+    def forwarded(self, request: InferenceRequest, kind: str, url: str) -> TraceContext:
+        self.steps.append(("forwarded", request.request_id, kind, url))
+        return self.context
+
+    def upstream_failed(self, reason: str) -> None:
+        self.steps.append(("upstream_failed", reason))
+
+    def answered(self) -> None:
+        self.steps.append(("answered",))
+
+    def ended(self, record: RequestRecord) -> None:
+        raise AssertionError("its record is made elsewhere")
+
+
+def test_a_trace_hears_of_each_step_once() -> None:
+    """And gives the record its id; without one the client's own context goes on to the engine."""
+    way = trip()
+    assert way.forwarded("vllm", "http://a") == way.request.trace
+    way.trace = told = Told()
+    way.entered(admit())
+    assert way.forwarded("vllm", "http://a") == Told.context
+    way.upstream_failed("a", "connect")
+    way.upstream_failed("a", "connect")
+    way.answered(Usage(1, 2), hit_length=True)
+    record = way.record(102.0, 0.01)
+    assert told.steps == [
+        ("admitted", "admitted", "a"),
+        ("forwarded", "r1", "vllm", "http://a"),
+        ("upstream_failed", "connect"),
+        ("answered",),
+    ]
+    assert (record.trace_id, record.is_sampled, record.hit_length) == ("c" * 32, False, True)
+
+
+def test_who_left_the_queue_waited_all_the_time() -> None:
+    way = trip()
+    way.client_left()
+    assert way.record(102.5, 0.01).queue_wait_s == 2.5
 
 
 def test_what_never_was_is_unknown() -> None:

@@ -6,13 +6,18 @@ import asyncio
 import dataclasses
 import enum
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 from aiohttp import web
 
+from gateway import __version__
+from gateway.admin.control import is_from_another_site
+from gateway.admin.decisions import add_decisions
+from gateway.admin.page import page_routes
 from gateway.admission.snapshot import Snapshot
 from gateway.backends.calibration import Calibration
+from gateway.reporting.journal import Journal
 from gateway.reporting.metrics import Metrics
 
 RENDER_EVERY_S = 1.0
@@ -29,15 +34,21 @@ class Admin:
     is_draining: Callable[[], bool]
     start_drain: Callable[[], None]
     kv_layouts: Callable[[], Mapping[str, Calibration | None]] = dict
+    journal: Journal = field(default_factory=Journal)
+    ledger: Callable[[], Mapping[str, object]] = lambda: {"mode": "local"}
+    """How room is shared with other gateways."""
+    mode: Callable[[], str] = lambda: "enforce"
     _page: tuple[str, float, tuple[bytes, str]] = ("", float("-inf"), (b"", ""))
 
     def app(self) -> web.Application:
         """The admin application."""
         app = web.Application(client_max_size=64 * 1024)
+        app.router.add_routes(page_routes())
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/health", self._health)
         app.router.add_get("/ready", self._ready)
         app.router.add_get("/api/v1/state", self._state)
+        add_decisions(app, self.journal)
         app.router.add_post("/-/drain", self._drain)
         return app
 
@@ -60,11 +71,12 @@ class Admin:
         return _json({"status": "draining" if draining else "ready"}, status=503 if draining else 200)
 
     async def _state(self, _request: web.Request) -> web.Response:
-        return _json(state(self.snapshot(), self.kinds(), self.kv_layouts()))
+        shown = state(self.snapshot(), self.kinds(), self.kv_layouts())
+        more = {"version": __version__, "mode": self.mode(), "decisions": self.metrics.decision_counts()}
+        return _json({**shown, **more, "ledger": self.ledger()})
 
     async def _drain(self, request: web.Request) -> web.Response:
-        # Any page that an operator's browser shows could send this; browsers say where a request comes from.
-        if request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+        if is_from_another_site(request):
             return _json({"error": "not from another site"}, status=403)
         self.start_drain()
         return _json({"status": "draining"}, status=202)

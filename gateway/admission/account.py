@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
-from gateway.admission import fit
-from gateway.admission.forecast import Growth, Outlook, growth_of, outlook
-from gateway.admission.ledger import Lease, Pool
+from estimator.output_length import OutputForecast
+from gateway.admission.events import OthersHold
+from gateway.admission.ledger import Lease, Pool, charge
 from gateway.admission.limits import AdmissionLimits
-from gateway.admission.pacing import PACE_FILL, hold_steps, spacing_steps
-from gateway.admission.reconcile import Reconciliation
-from gateway.admission.snapshot import BackendSnapshot, BackendState, Telemetry
+from gateway.admission.margin import Margin, Trend
+from gateway.admission.memory import Memory
+from gateway.admission.others import Others
+from gateway.admission.pace import Pace, Prompt
+from gateway.admission.pacing import PACE_FILL, spacing_steps
+from gateway.admission.prompt_cache import PromptCache
+from gateway.admission.reconcile import Explained, Reconciliation
+from gateway.admission.snapshot import BackendState, Telemetry
 from gateway.admission.standing import Speed, Standing
 from gateway.domain import Capacity, Outcome, Reading, Reason, Ticket, Usage
 from gateway.routing.choose import Holds, Lack, Offer
@@ -18,7 +24,9 @@ from gateway.routing.choose import Holds, Lack, Offer
 LOOK_BLOCKS = 0.05
 """While somebody waits, look again whenever sequences have grown by this part of a block."""
 LOOK_MIN_S = 0.01
-NEVER = float("inf")
+NEVER = math.inf
+SHARED_BY = 200
+"""Sequences that share what a step costs whatever runs, where a request's part in it is reckoned."""
 
 
 @dataclass(slots=True, eq=False)
@@ -27,17 +35,30 @@ class EngineAccount:
 
     standing: Standing
     limits: AdmissionLimits
-    pool: Pool | None = None
-    """None until it has described one, and again after a restart."""
+    memory: Memory | None = None
+    """None until it has described its pool, and again after a restart."""
     reconciliation: Reconciliation = field(init=False)
     speed: Speed = field(default_factory=Speed)
+    pace: Pace = field(default_factory=Pace)
+    margin: Margin = field(default_factory=Margin)
+    trend: Trend = field(default_factory=Trend)
+    """Of what is reserved."""
+    cache: PromptCache = field(default_factory=PromptCache)
+    kv_token_seconds: dict[str, float] = field(default_factory=dict)
+    """Memory that each tenant's requests have held, over time."""
     next_start: float = float("-inf")
     """Under a backlog, no request is sent before this; see `pacing`."""
     probe_at: float = float("-inf")
-    _cached: Outlook | None = None
+    others: Others = field(default_factory=Others)
+    """Gateways in front of the same engine."""
 
     def __post_init__(self) -> None:
         self.reconciliation = Reconciliation(self.limits)
+
+    @property
+    def pool(self) -> Pool | None:
+        """Of its present generation."""
+        return self.memory.pool if self.memory is not None else None
 
     # What the engine says
 
@@ -47,23 +68,44 @@ class EngineAccount:
         Returns:
             whether its capacity changed.
         """
-        capacity_before = self.pool.capacity if self.pool is not None else None
+        preemptions_before, memory = self.standing.preemptions, self.memory
+        capacity_before = memory.pool.capacity if memory is not None else None
         if not self.standing.answered(reading, now):
             return False
-        if self.pool is not None and self.pool.generation != reading.generation:
-            self.pool = self._cached = None
+        if memory is not None and memory.pool.generation != reading.generation:
+            memory = self.memory = None
             self.next_start = float("-inf")
-            self.reconciliation = Reconciliation(self.limits, drain_timeouts=self.reconciliation.drain_timeouts)
+            self.pace = Pace(self.pace.times)
+            self.cache.restarted()
+            past = self.reconciliation
+            self.reconciliation = Reconciliation(self.limits, drain_timeouts=past.drain_timeouts, others=past.others)
         capacity = reading.capacity
         if capacity is not None and capacity.blocks > 0:
-            if self.pool is None:
-                self.pool = Pool(capacity, reading.generation)
-            elif self.pool.capacity != capacity:
-                self.pool.resize(capacity)
-                self._cached = None
-        if self.pool is not None:
-            self.reconciliation.read(self.pool, reading, now, self.speed.known_or_slow)
-        return self.pool is not None and self.pool.capacity != capacity_before
+            if memory is None:
+                memory = self.memory = Memory(Pool(capacity, reading.generation), self.limits, self.speed)
+            elif memory.pool.capacity != capacity:
+                memory.resize(capacity, now)
+        if memory is None:
+            return False
+        self.reconciliation.read(memory.pool, reading, now, self.speed.known_or_slow)
+        self.margin.preempted(self.standing.preemptions - preemptions_before, now)
+        self.cache.read(reading.prefix_hit_tokens)
+        charge(memory.pool.leases.values(), self.kv_token_seconds, self.speed.known_or_slow, now)
+        memory.pool.infer(now, self.speed.known_or_slow)
+        self.trend.note(memory.reserved_blocks(now), now)
+        return memory.pool.capacity != capacity_before
+
+    def turn(self, limits: AdmissionLimits, now: float) -> None:
+        """Other settings from now on."""
+        self.limits = self.reconciliation.limits = limits
+        if self.memory is not None:
+            self.memory.turn(limits, now)
+
+    def others_hold(self, event: OthersHold) -> None:
+        """Other gateways share it. What is left by those that are gone is foreign until the engine shows less."""
+        self.others.heard(event)
+        self.reconciliation.others = Explained(event.sequences, event.resident_blocks)
+        self.reconciliation.foreign_blocks += event.orphaned_blocks
 
     def settle_unheard(self, now: float) -> None:
         """It has not been heard: where nothing can be expected from telemetry any more, drains end by time alone."""
@@ -106,22 +148,27 @@ class EngineAccount:
         """Blocks that this gateway may fill: without what others use and what old telemetry forbids to count on."""
         if self.pool is None:
             return 0
-        return max(0, self.pool.capacity.blocks - self.held_back_blocks(now) - self.reconciliation.foreign_blocks)
+        return self.others.leave(self.room_blocks(now), self.pool.capacity.blocks)
 
-    def held_back_blocks(self, now: float) -> int:
-        """Margin that is not given out because telemetry is old."""
+    def room_blocks(self, now: float) -> int:
+        """Blocks that all gateways together may fill; below 0 where others use more than is left."""
         if self.pool is None:
             return 0
-        share = {Telemetry.STALE: self.limits.stale_share, Telemetry.LOST: self.limits.lost_share}
-        return self.pool.capacity.blocks - int(self.pool.capacity.blocks * share.get(self.telemetry(now), 1.0))
+        return self.pool.capacity.blocks - self.held_back_blocks(now) - self.reconciliation.foreign_blocks
+
+    def held_back_blocks(self, now: float) -> int:
+        """Margin that is not given out: telemetry is old, or the engine preempts."""
+        if self.memory is None:
+            return 0
+        age, share = now - self.standing.read_at, 1.0 - self.margin.share(now)
+        if age > self.limits.stale_after_s:
+            share = min(share, self.limits.lost_share if age > self.limits.lost_after_s else self.limits.stale_share)
+        blocks = self.memory.pool.capacity.blocks
+        return blocks - int(blocks * share)
 
     def reserved_blocks(self, now: float) -> int:
         """Most blocks that requests sent there will hold together, but for the accepted risk."""
-        if self.pool is None:
-            return 0
-        if self.pool.capacity.overflow_is_fatal:
-            return self.pool.final_blocks
-        return self._outlook(now).peak + self.pool.draining_blocks
+        return self.memory.reserved_blocks(now) if self.memory is not None else 0
 
     def offer(self, ticket: Ticket, now: float, *, backlog: int, contended: bool) -> Offer | Lack:
         """Room for a request now, or what there is not. Only for an engine that is ready.
@@ -132,29 +179,30 @@ class EngineAccount:
             backlog: requests that wait for this engine, this one included.
             contended: whether other tenants wait too.
         """
-        pool = self.pool
-        assert pool is not None
-        if not fit.could_fit(pool.capacity, ticket):
+        memory = self.memory
+        assert memory is not None
+        pool = memory.pool
+        size = memory.size(ticket)
+        if not size.fits:
             return Lack(Reason.TOO_LARGE)
-        final = self.need_blocks(ticket)
-        if contended and self._is_over_share(ticket, final):
+        if contended and memory.is_over_share(ticket):
             return Lack(Reason.TENANT_LIMIT, Holds.TENANT)
         if self.telemetry(now) is Telemetry.FROZEN:
             return Offer(self.name, 0.0) if now >= self.probe_at else Lack(Reason.STALE_TELEMETRY, Holds.ALL)
         allowed = self.allowed_blocks(now)
-        first = fit.first_blocks(pool.capacity, ticket)
-        if first > allowed:
-            return Lack(Reason.HEADROOM)
-        if pool.is_empty:
+        if size.first > allowed:  # What other gateways hold will come free: those behind must not take it away.
+            comes = self.others.share == 1.0 and size.first <= self.room_blocks(now)
+            return Lack(Reason.HEADROOM, Holds.ALL if comes else Holds.NOBODY)
+        if pool.is_empty and self.others.are_none:
             # Alone it cannot crowd anybody out: its prompt must fit, its output may take what there is.
-            return Offer(self.name, max(0, allowed - final) / pool.capacity.blocks)
-        waits = Lack(Reason.HEADROOM, Holds.ALL)
-        if pool.sequences and pool.sequences + ticket.demand.sequences > pool.capacity.sequences_max:
-            return waits
-        if backlog * final >= pool.capacity.blocks and now < self.next_start:
-            return waits
-        share = self._free_share_with(ticket, allowed, now)
-        return waits if share is None else Offer(self.name, share)
+            share = max(0, allowed - self.need_blocks(ticket)) / pool.capacity.blocks
+            return Offer(self.name, share, matched_share=self.cache.expected_share(ticket))
+        has_turn = self._has_turn(ticket, now, backlog=backlog)
+        free = memory.free_share_with(ticket, allowed, now) if has_turn else None
+        if free is None:
+            return Lack(Reason.HEADROOM, Holds.ALL)
+        late = now + self._first_token_s(ticket, now) > ticket.first_token_by
+        return Offer(self.name, free, late=late, matched_share=self.cache.expected_share(ticket))
 
     def anyway(self, now: float) -> Offer:
         """A place on it whether there is room or not, for observe mode."""
@@ -174,150 +222,179 @@ class EngineAccount:
         if now < self.next_start:
             return self.next_start
         # Room also comes with growth: a peak that was ahead lies behind, an answer has outlived its likely end.
-        return now + max(LOOK_MIN_S, LOOK_BLOCKS * self.pool.capacity.layout.block_tokens / self.speed.known_or_slow)
+        look = now + max(LOOK_MIN_S, LOOK_BLOCKS * self.pool.capacity.layout.block_tokens / self.speed.known_or_slow)
+        turn_s = self.pace.turn_s(now, self._spare())
+        return min(look, now + max(LOOK_MIN_S, turn_s)) if turn_s else look
 
     def admit(self, ticket: Ticket, now: float, *, backlog: int) -> Lease:
         """Reserve for a request that is being sent."""
-        assert self.pool is not None
-        lease = self.pool.lend(ticket, fit.reserved_output(self.pool.capacity, ticket, self.limits.risk), now)
-        if self._cached is not None and not self._cached.is_old(now):
-            self._cached.add(Growth(lease, 0))
-        else:
-            self._cached = None
+        memory = self.memory
+        assert memory is not None
+        spare, first_token_s = self._spare(ticket.token_interval_max_s), self._first_token_s(ticket, now)
+        if not memory.pool.sequences:
+            self.pace.woken(now)
+        steps = memory.size(ticket).steps
+        lease = memory.lend(ticket, now)
+        self.margin.dispatched()
+        prompt = Prompt(
+            tokens=self.cache.unread_tokens(ticket),
+            sent_at=now,
+            expected_at=now + first_token_s,
+            limit_s=ticket.first_token_by - now,
+            silent=not ticket.streamed,
+        )
+        self.pace.sent(ticket.id, prompt, spare)
+        self.cache.sent(ticket, self.capacity.tokens)
         self.probe_at = now + self.limits.probe_every_s
         speed = self.speed.tokens_per_s
-        if speed is not None and backlog * lease.final_blocks >= self.pool.capacity.blocks:
-            steps = hold_steps(ticket)
+        if speed is not None and lease.is_of_known_end and backlog * lease.final_blocks >= self.capacity.blocks:
             ends = lease.blocks_at(1), lease.blocks_at(int(steps))
             self.next_start = now + spacing_steps(*ends, steps, self.allowed_blocks(now)) / speed
         return lease
 
-    def progress(self, lease: Lease, output_tokens: int) -> None:
-        """A stream has generated more."""
-        lease.pool.progress(lease, output_tokens, self.limits.risk)
+    def progressed(self, moved: list[tuple[Lease, int]], now: float) -> None:
+        """Streams have generated more: all output tokens so far of each. Leases of an older generation may be among."""
+        memory, steps, streams, prompt_tokens = self.memory, 0, 0, 0
+        pool, risk = memory.pool if memory is not None else None, self.limits.risk
+        for lease, output_tokens in moved:
+            before = lease.output_tokens
+            if lease.pool is pool:
+                if before:
+                    streams += 1
+                    if output_tokens > before:
+                        steps += (output_tokens - before) // lease.sequences
+                elif output_tokens:
+                    lease.first_token_at = now
+                    prompt_tokens += self.pace.first_token(lease.ticket.id, now)
+            if output_tokens > before:
+                lease.pool.progress(lease, output_tokens, risk)
+        if memory is not None:
+            mean_steps = steps / streams if streams else 0.0
+            self.pace.advanced(now, mean_steps, memory.pool.sequences, memory.pool.kv_tokens, prompt_tokens)
+            memory.keep_fresh(now)
+
+    def learned(self, model: str, output: OutputForecast) -> None:
+        """The answers of a model are now expected to be this long."""
+        if self.memory is not None:
+            self.memory.learned(model, output)
 
     def end(self, lease: Lease, outcome: Outcome, usage: Usage | None, now: float) -> None:
         """A request ended."""
         generated = lease.generated(now, self.speed.known_or_slow)
         if usage is not None:
-            generated = usage.output_tokens // lease.ticket.demand.sequences
-        if lease.pool.end(lease, outcome, now, generated=generated):
-            if outcome is Outcome.FINISHED and usage is not None:
-                self.speed.learn(generated, now - lease.started_at)
-            if lease.pool is self.pool and self._cached is not None:
-                self._cached.remove(lease.ticket.id)
+            generated = usage.output_tokens // lease.sequences
+        charge([lease], self.kv_token_seconds, self.speed.known_or_slow, now)
+        if self.memory is not None and lease.pool is self.memory.pool:
+            self.pace.gone(lease.ticket.id, finished=outcome is Outcome.FINISHED)
+            is_first = self.memory.end(lease, outcome, now, generated=generated)
+        else:
+            is_first = lease.pool.end(lease, outcome, now, generated=generated)
+        if not is_first:
+            return
+        told = usage if outcome is Outcome.FINISHED else None
+        self.cache.ended(lease.ticket.id, told)
+        if told is not None:
+            self._learn(lease, generated, now)
 
     # Numbers for answers and people
 
     def need_blocks(self, ticket: Ticket) -> int:
         """Blocks that a request is predicted to hold at its end."""
-        return fit.need_blocks(self.capacity, ticket, self.limits.risk)
+        assert self.memory is not None
+        return self.memory.need_blocks(ticket)
+
+    def could_fit(self, ticket: Ticket) -> bool:
+        """Whether its pool would take the request at the longest that its client allows, were it empty."""
+        assert self.memory is not None
+        return self.memory.size(ticket).fits
+
+    def cost_s(self, ticket: Ticket) -> float:
+        """Seconds of its time that a request is expected to take: to read its prompt, and its part of each step."""
+        assert self.memory is not None
+        times, demand, sequences = self.pace.times, ticket.demand, ticket.demand.sequences
+        prompt, steps = self.cache.unread_tokens(ticket), self.memory.size(ticket).steps
+        held = demand.n * demand.prompt_tokens + sequences * steps / 2
+        per_step = sequences * (times.prompt_token_s + times.base_s / SHARED_BY) + held * times.kv_token_s
+        return prompt * times.prompt_token_s + steps * per_step
 
     def headroom_blocks(self, now: float) -> int:
         """Blocks still to be given out now."""
         return max(0, self.allowed_blocks(now) - self.reserved_blocks(now)) if self.is_ready(now) else 0
 
-    def wait_s(self, ticket: Ticket, ahead_token_steps: float, now: float) -> float:
-        """Predicted seconds until there is room: for what stands in line before it, and then for itself."""
-        if self.pool is None or not self.is_ready(now):
+    def wait_s(self, ticket: Ticket, ahead_token_steps: float, now: float, *, at_most: bool = False) -> float:
+        """Predicted seconds until there is room: for what stands in line before it, and then for itself.
+
+        Args:
+            ticket: the request.
+            ahead_token_steps: work in line before it.
+            now: monotonic seconds.
+            at_most: a bound of it will do, which is quicker to be had.
+        """
+        memory = self.memory
+        if memory is None or not self.is_ready(now):
             return max(self.limits.probe_every_s, self.standing.busy_until - now)
         if self.telemetry(now) is Telemetry.FROZEN:
             return max(self.limits.probe_every_s, self.probe_at - now)
-        pool, speed = self.pool, self.speed.known_or_slow
-        allowed = max(1, self.allowed_blocks(now))
-        free = allowed - pool.draining_blocks
-        need = min(self.need_blocks(ticket), allowed)
-        if need > free:
+        lasting = self._lasting_blocks(now)
+        free = lasting - memory.pool.draining_blocks
+        need = min(memory.size(ticket).most if at_most else memory.need_blocks(ticket), lasting)
+        if need > free and not at_most:
             return self.limits.drain_max_s
-        steps = float(self._outlook(now).horizon_when(need, free))
-        over = pool.sequences + ticket.demand.sequences - pool.capacity.sequences_max
-        if over > 0:
-            steps = max(steps, hold_steps(ticket) * over / pool.capacity.sequences_max)
-        return max(steps / speed, self.next_start - now) + self.serve_s(ahead_token_steps, now)
+        steps, speed = memory.steps_until(ticket, min(need, free), free, now), self.speed.known_or_slow
+        room_s = max(steps / speed, self.next_start - now) + self.serve_s(ahead_token_steps, now)
+        return max(room_s, self.limits.drain_max_s) if need > free else room_s
 
     def serve_s(self, token_steps: float, now: float) -> float:
         """Predicted seconds that the whole pool takes for so much work."""
-        room_tokens = PACE_FILL * max(1, self.allowed_blocks(now)) * self.capacity.layout.block_tokens
+        room_tokens = PACE_FILL * self._lasting_blocks(now) * self.capacity.layout.block_tokens
         return token_steps / room_tokens / self.speed.known_or_slow
+
+    def steps(self, ticket: Ticket) -> float:
+        """Steps for which a request is expected to hold memory."""
+        assert self.memory is not None
+        return self.memory.size(ticket).steps
 
     def check(self) -> None:
         """Assert that the books balance."""
         if self.pool is not None:
             self.pool.check()
 
-    def snapshot(self, now: float) -> BackendSnapshot:
-        """Its state for people and metrics. Looking changes nothing: the same events bring the same commands."""
-        pool, reading = self.pool, self.standing.reading
-        per_block = pool.capacity.layout.block_tokens if pool else 0
-        resident = pool.resident_blocks(now, self.speed.known_or_slow) if pool else 0
-        draining = pool.draining_blocks if pool else 0
-        reserved = max(resident, self._promised_blocks(pool, now)) if pool else 0
-        headroom = max(0, self.allowed_blocks(now) - reserved - draining) if self.is_ready(now) else 0
-        return BackendSnapshot(
-            name=self.name,
-            state=self.standing.state(now) if pool else BackendState.COLD,
-            telemetry=self.telemetry(now),
-            hosted=False,
-            models=tuple(sorted(reading.models)) if reading else (),
-            engine_version=reading.engine_version if reading else "",
-            capacity_tokens=pool.capacity.tokens if pool else 0,
-            block_tokens=per_block,
-            resident_tokens=resident * per_block,
-            reserved_tokens=reserved * per_block,
-            draining_tokens=draining * per_block,
-            foreign_tokens=self.reconciliation.foreign_blocks * per_block,
-            held_back_tokens=self.held_back_blocks(now) * per_block,
-            headroom_tokens=headroom * per_block,
-            observed_tokens=reading.used_blocks * per_block if reading and reading.used_blocks is not None else None,
-            requests=len(pool.leases) if pool else 0,
-            running=reading.running if reading else None,
-            waiting=reading.waiting if reading else None,
-            preemptions=self.standing.preemptions,
-            telemetry_age_s=now - self.standing.read_at if reading else None,
-            drain_timeouts=self.reconciliation.drain_timeouts,
-        )
-
     # Parts
 
-    def _is_over_share(self, ticket: Ticket, final: int) -> bool:
+    def _lasting_blocks(self, now: float) -> int:
+        """What it may fill in the long run: what other gateways hold beyond their part comes free."""
+        part = self.room_blocks(now) // self.others.gateways if self.others.gateways > 1 else 0
+        return max(1, self.allowed_blocks(now), part)
+
+    def _has_turn(self, ticket: Ticket, now: float, *, backlog: int) -> bool:
+        """Whether the engine can take another request now, as far as anything but memory is concerned."""
+        pool = self.pool
+        assert pool is not None
+        if pool.sequences and pool.sequences + ticket.demand.sequences > pool.capacity.sequences_max:
+            return False
+        if now < self.next_start and backlog * self.need_blocks(ticket) >= pool.capacity.blocks:
+            return False
+        if not self.limits.queue_requests_max:
+            # Nobody may wait, be it a moment: a pace would only turn requests away.
+            return True
+        spare = self._spare(ticket.token_interval_max_s)
+        return spare > 0 and self.pace.turn_s(now, spare) <= 0
+
+    def _spare(self, interval_max_s: float = math.inf) -> float:
+        """Part of the engine's time that prompts may take, with what runs and one more with this time per token."""
         assert self.pool is not None
-        held = self.pool.tenant_blocks.get(ticket.tenant, 0)
-        return held > 0 and held + final > ticket.kv_share * self.pool.capacity.blocks
+        interval = min(interval_max_s, min(self.pool.intervals_s, default=math.inf))
+        return self.pace.spare(interval, self.pool.sequences, self.pool.kv_tokens)
 
-    def _free_share_with(self, ticket: Ticket, allowed: int, now: float) -> float | None:
-        """What an offer says of the room left with one more request; None if it does not fit.
+    def _first_token_s(self, ticket: Ticket, now: float) -> float:
+        pool = self.pool
+        assert pool is not None
+        unread, limit_s = self.cache.unread_tokens(ticket), ticket.first_token_by - now
+        return self.pace.first_token_s(unread, pool.sequences, pool.kv_tokens, now, limit_s)
 
-        Mostly there is room even if everybody runs to the hard end: only where there is not, a forecast is worth its
-        cost. Such room also comes before room that is but likely.
-        """
-        assert self.pool is not None
-        blocks = self.pool.capacity.blocks
-        most = self.pool.most_blocks + self.pool.draining_blocks + fit.most_growth(self.pool.capacity, ticket)
-        if most <= allowed:
-            return (allowed - most) / blocks
-        peak = self._peak_with(ticket, now)
-        return (allowed - peak) / blocks - 1.0 if peak <= allowed else None
-
-    def _peak_with(self, ticket: Ticket, now: float) -> int:
-        assert self.pool is not None
-        if self.pool.capacity.overflow_is_fatal:
-            # No bet on who ends before whom: a forecast that errs by a few tokens would cost everybody's answer.
-            return self.pool.final_blocks + self.need_blocks(ticket)
-        trial = Lease(ticket, self.pool, now, 0, ticket.demand.output)
-        return self._outlook(now).peak_with(Growth(trial, 0)) + self.pool.draining_blocks
-
-    def _outlook(self, now: float) -> Outlook:
-        assert self.pool is not None
-        if self._cached is None or self._cached.is_old(now):
-            self._cached = self._built(self.pool, now)
-        return self._cached
-
-    def _promised_blocks(self, pool: Pool, now: float) -> int:
-        """What active leases will hold together at most, computed without keeping anything."""
-        if pool.capacity.overflow_is_fatal:
-            return pool.final_blocks - pool.draining_blocks
-        return self._built(pool, now).peak
-
-    def _built(self, pool: Pool, now: float) -> Outlook:
-        speed, fastest = self.speed.known_or_slow, pool.fastest_tokens_per_s(now)
-        return outlook(pool, lambda lease: growth_of(lease, now, speed, fastest), self.limits.z, now)
+    def _learn(self, lease: Lease, generated: int, now: float) -> None:
+        """What the end of a request that went well tells of its engine."""
+        self.speed.learn(generated, now - lease.started_at)
+        if lease.first_token_at is not None and generated > 1:
+            interval_s = (now - lease.first_token_at) / (generated - 1)
+            self.pace.answered(interval_s, lease.ticket.token_interval_max_s, generated)

@@ -1,8 +1,9 @@
 """Admission: whether, when and where. Sans-I/O: events and the time in, commands out.
 
 Law: nothing here waits, reads a clock, or rolls dice; whoever calls carries the commands out. Events are listed in
-`events` (`Arrived`, `Progressed`, `Left`, `Learned`, `BackendAdded`, `BackendRead`, `BackendMissed`, `BackendBusy`,
-`DrainStarted`), commands in `commands` (`Admit`, `Refuse`).
+`events` (`Arrived`, `Progressed`, `Left`, `Learned`; `BackendAdded`, `BackendChanged`, `BackendDraining`,
+`BackendResumed`, `BackendRemoved`; `BackendRead`, `BackendMissed`, `BackendBusy`; `OthersHold`, `Denied`;
+`LimitsChanged`, `DrainStarted`), commands in `commands` (`Admit`, `Refuse`).
 
 Promises, each an invariant of the tests:
  1. Every ticket gets exactly one of Admit or Refuse, unless it left first.
@@ -17,40 +18,47 @@ Promises, each an invariant of the tests:
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import assert_never
 
 from estimator.output_length import OutputForecast
 from gateway.admission import fit
 from gateway.admission.account import EngineAccount
-from gateway.admission.commands import Admit, Command, Refuse
+from gateway.admission.commands import Command
+from gateway.admission.consider import Verdict, consider
 from gateway.admission.events import (
     Arrived,
     BackendAdded,
     BackendBusy,
+    BackendChanged,
+    BackendDraining,
+    BackendEvent,
     BackendMissed,
     BackendRead,
+    BackendRemoved,
+    BackendResumed,
+    Denied,
     DrainStarted,
     Event,
     Learned,
     Left,
+    LimitsChanged,
+    OthersHold,
     Progressed,
 )
-from gateway.admission.hosted import HostedAccount, HostedLease
+from gateway.admission.holding import Holding, holding_of
 from gateway.admission.ledger import Lease
 from gateway.admission.limits import AdmissionLimits
-from gateway.admission.openings import Openings, ask
 from gateway.admission.queue import Queue, Waiting
-from gateway.admission.refusals import Promises, need_tokens, refusal, wait_s
+from gateway.admission.refusals import Needs
+from gateway.admission.rehearsal import rehearsal
 from gateway.admission.roster import Roster
+from gateway.admission.serving import Serving
 from gateway.admission.snapshot import Snapshot
-from gateway.domain import Reason, Ticket
-from gateway.routing.choose import Offer, choose
+from gateway.domain import Outcome, Reason, Ticket
 
 TIMER_MIN_S = 0.001
 """A timer is never due at once: the caller would spin."""
-HOPELESS_FACTOR = 2.0
-"""Refused at once if the predicted wait is so many times the patience. Once would refuse too much: bursts drain faster
-than a forecast from medians says."""
 
 
 class Admission:
@@ -60,11 +68,11 @@ class Admission:
         self._limits = limits
         self._roster = Roster(limits)
         self._queue = Queue()
-        self._at_engine: dict[int, tuple[EngineAccount, Lease]] = {}
-        self._at_provider: dict[int, tuple[HostedAccount, HostedLease]] = {}
-        self._forecasts: dict[str, OutputForecast] = {}
-        """The newest of each model; who waits is priced anew when its turn comes."""
-        self._promises = Promises()
+        self._serving = Serving(limits, self._roster, self._queue)
+        self._at_engine, self._at_provider = self._serving.at_engine, self._serving.at_provider
+        self._needs = Needs()
+        self._queue_kept = 0
+        """Requests that waited when the limits were turned last: they may be more than the new ones allow."""
         self._draining = False
         self._double_releases = 0
         self._now = float("-inf")
@@ -72,26 +80,29 @@ class Admission:
     def handle(self, event: Event, now: float) -> list[Command]:
         """Take in one event. Times must not decrease."""
         self._advance(now)
+        if not isinstance(event, Arrived):
+            self._serving.stuck.clear()
         match event:
             case Arrived(ticket):
                 return self._arrived(ticket, now)
             case Progressed(outputs):
-                self._progressed(outputs)
+                self._progressed(outputs, now)
                 return []
-            case Left():
-                return self._left(event, now)
+            case Left() | Denied():
+                return self._left(event, now) if isinstance(event, Left) else self._denied(event, now)
             case Learned(model, output):
                 self._learned(model, output)
                 return []
-            case BackendAdded(spec):
-                self._roster.add(spec, now)
-                return []
-            case BackendRead() | BackendMissed() | BackendBusy():
+            case BackendAdded() | BackendChanged() | BackendDraining() | BackendResumed() | BackendRemoved():
+                return self._configure(event, now)
+            case LimitsChanged(limits):
+                return self._turn(limits, now)
+            case BackendRead() | BackendMissed() | BackendBusy() | OthersHold():
                 resized = self._heard(event, now)
-                return [*self._turn_away_stranded(resized=resized, now=now), *self._serve_all(now)]
+                return [*self._serving.turn_away_stranded(resized=resized, now=now), *self._serving.serve_all(now)]
             case DrainStarted():
                 self._draining = True
-                return [self._turn_away(w, Reason.SHUTDOWN, now) for w in self._queue.everyone()]
+                return [self._serving.turn_away(w, Reason.SHUTDOWN, now) for w in self._queue.everyone()]
         assert_never(event)
 
     def next_timer(self) -> float | None:
@@ -100,7 +111,7 @@ class Admission:
         if due is None:
             return None
         for model in self._queue.models():
-            head = self._queue.head(model).ticket
+            head = self._queue.head(model, self._now).ticket
             for account in self._roster.serving(model):
                 if isinstance(account, EngineAccount):
                     due = min(due, account.next_look(self._now))
@@ -111,12 +122,25 @@ class Admission:
     def handle_timer(self, now: float) -> list[Command]:
         """Time has passed."""
         self._advance(now)
-        return self._serve_all(now)
+        self._serving.stuck.clear()
+        return self._serving.serve_all(now)
+
+    def consider(self, ticket: Ticket, now: float) -> Verdict:
+        """What would be answered if the request arrived now. Nothing changes by it."""
+        ticket = fit.priced(ticket, self._serving.forecasts.get(ticket.model))
+        trial = rehearsal(self)
+        return consider(
+            ticket,
+            trial._roster,  # noqa: SLF001  # one of us
+            trial._queue,  # noqa: SLF001
+            lambda: trial.handle(Arrived(ticket), now),
+            now,
+        )
 
     def check(self) -> None:
         """Assert that the books balance; for tests and idle times."""
         self._roster.check()
-        assert len(self._queue) <= self._limits.queue_requests_max
+        assert len(self._queue) <= max(self._limits.queue_requests_max, self._queue_kept)
         assert not self._queue.by_id.keys() & (self._at_engine.keys() | self._at_provider.keys())
 
     def snapshot(self) -> Snapshot:
@@ -125,14 +149,24 @@ class Admission:
             now=self._now,
             draining=self._draining,
             backends=self._roster.snapshots(self._now),
-            queues=tuple(self._queue.snapshots(self._now, lambda ticket: need_tokens(ticket, self._roster))),
+            queues=tuple(self._queue.snapshots(self._now, self._needs.look(self._roster))),
+            tenants=self._roster.tenants(),
             queue_requests_max=self._limits.queue_requests_max,
             double_releases=self._double_releases,
         )
 
+    def holding(self, backend: str, now: float, *, closely: bool = False) -> Holding | None:
+        """What to tell other gateways of an engine that they share; None where there is nothing to tell yet."""
+        engine = self._roster.engines.get(backend)
+        return holding_of(engine, self._queue, now, closely=closely) if engine is not None else None
+
     def context_tokens(self, model: str) -> int | None:
         """Longest prompt plus output that any own backend takes for the model; None if none has said."""
         return self._roster.context_tokens(model)
+
+    def engines(self, model: str) -> int:
+        """How many own engines serve the model."""
+        return len(self._roster.engines_serving(model))
 
     def models(self) -> frozenset[str]:
         """Models that any backend has said it serves."""
@@ -145,37 +179,37 @@ class Admission:
         self._now = now
 
     def _arrived(self, ticket: Ticket, now: float) -> list[Command]:
+        ticket = fit.priced(ticket, self._serving.forecasts.get(ticket.model))
         waiting = Waiting(ticket, now)
         if self._draining:
-            return [self._turn_away(waiting, Reason.SHUTDOWN, now)]
-        if self._roster.usable(ticket.model, now) <= ticket.excluded:
-            return [self._turn_away(waiting, Reason.NO_BACKEND, now)]
-        fitting = self._made_to_fit(ticket)
+            return [self._serving.turn_away(waiting, Reason.SHUTDOWN, now)]
+        if self._roster.usable(ticket.model) <= ticket.excluded:
+            return [self._serving.turn_away(waiting, Reason.NO_BACKEND, now)]
+        fitting = self._serving.made_to_fit(ticket)
         if fitting is None:
-            return [self._turn_away(waiting, Reason.TOO_LARGE, now)]
+            return [self._serving.turn_away(waiting, Reason.TOO_LARGE, now)]
         # In line before it is asked whether the line is full: it may go at once, past others who wait for other things.
-        waiting = Waiting(fitting, now)
-        self._queue.push(waiting)
-        commands = self._serve(ticket.model, now)
-        if waiting in self._queue and (reason := self._no_use_waiting(waiting, now)) is not None:
-            commands.append(self._turn_away(waiting, reason, now))
-        return commands
+        waiting.price(fitting, self._roster.cost_s(fitting), self._roster.steps(fitting))
+        return self._serving.line_up(waiting, now)
 
-    def _progressed(self, outputs: tuple[tuple[int, int], ...]) -> None:
+    def _progressed(self, outputs: tuple[tuple[int, int], ...], now: float) -> None:
+        # By their books: those of a backend that was removed are kept until its last request has ended.
+        moved: defaultdict[EngineAccount, list[tuple[Lease, int]]] = defaultdict(list)
+        find = self._at_engine.get
         for ticket_id, output_tokens in outputs:
-            if (held := self._at_engine.get(ticket_id)) is not None:
-                engine, lease = held
-                engine.progress(lease, output_tokens)
+            if (held := find(ticket_id)) is not None:
+                moved[held[0]].append((held[1], output_tokens))
+        for engine, streams in moved.items():
+            engine.progressed(streams, now)
 
     def _learned(self, model: str, output: OutputForecast) -> None:
-        self._forecasts[model] = output
-        for _, lease in self._at_engine.values():
-            if lease.ticket.model == model and not lease.ticket.runs_to_max:
-                lease.output = output
+        self._serving.forecasts[model] = output
+        for engine in self._roster.engines.values():
+            engine.learned(model, output)
 
     def _left(self, event: Left, now: float) -> list[Command]:
         if self._queue.pop(event.ticket_id) is not None:
-            return self._serve_all(now)
+            return self._serving.serve_all(now)
         if (at_engine := self._at_engine.pop(event.ticket_id, None)) is not None:
             engine, lease = at_engine
             engine.end(lease, event.outcome, event.usage, now)
@@ -184,14 +218,43 @@ class Admission:
             account.end(hosted_lease, event.outcome, event.usage, now)
         else:
             self._double_releases += 1
-        return self._serve_all(now)
+        return self._serving.serve_all(now)
 
-    def _heard(self, event: BackendRead | BackendMissed | BackendBusy, now: float) -> bool:
+    def _denied(self, event: Denied, now: float) -> list[Command]:
+        if (held := self._at_engine.pop(event.ticket_id, None)) is None:
+            return []
+        engine, lease = held
+        engine.end(lease, Outcome.NOT_SENT, None, now)
+        waiting = Waiting(lease.ticket, event.arrived_at, self._roster.cost_s(lease.ticket))
+        return (
+            [self._serving.turn_away(waiting, Reason.SHUTDOWN, now)]
+            if self._draining
+            else self._serving.line_up(waiting, now)
+        )
+
+    def _configure(self, event: BackendEvent, now: float) -> list[Command]:
+        self._roster.configure(event, now)
+        if isinstance(event, BackendAdded):
+            return []  # It is heard of next: until then who waits for another of its name is not stranded.
+        return [*self._serving.turn_away_stranded(resized=True, now=now), *self._serving.serve_all(now)]
+
+    def _turn(self, limits: AdmissionLimits, now: float) -> list[Command]:
+        self._limits = self._serving.limits = limits
+        self._queue_kept = len(self._queue)
+        self._needs = Needs()
+        self._roster.turn(limits, now)
+        commands = self._serving.serve_all(now)
+        if limits.observe:  # where nobody waits
+            commands += [self._serving.turn_away(waiting, waiting.lack, now) for waiting in self._queue.everyone()]
+        return commands
+
+    def _heard(self, event: BackendRead | BackendMissed | BackendBusy | OthersHold, now: float) -> bool:
         """Tell the backend's books; returns whether its capacity changed."""
         name = event.reading.backend if isinstance(event, BackendRead) else event.backend
         account = self._roster.find(name)
         if account is None:
             return False
+        self._roster.changed()
         match event:
             case BackendRead(reading):
                 return account.observe(reading, now)
@@ -201,99 +264,7 @@ class Admission:
                 account.standing.missed(reachable=reachable)
                 if isinstance(account, EngineAccount):
                     account.settle_unheard(now)
+            case OthersHold():
+                if isinstance(account, EngineAccount):
+                    account.others_hold(event)
         return False
-
-    # Decisions
-
-    def _serve_all(self, now: float) -> list[Command]:
-        commands: list[Command] = []
-        for waiting in self._queue.expired(now):
-            reason = Reason.TENANT_LIMIT if waiting.lack is Reason.TENANT_LIMIT else Reason.QUEUE_TIMEOUT
-            commands.append(self._turn_away(waiting, reason, now))
-        for model in self._queue.models():
-            commands += self._serve(model, now)
-        return commands
-
-    def _serve(self, model: str, now: float) -> list[Command]:
-        """Send whoever can go, in order; see `openings` for who holds up whom."""
-        commands: list[Command] = []
-        was_contended = self._queue.is_contended(model)
-        openings = Openings([account for account in self._roster.serving(model) if account.is_ready(now)])
-        for waiting in self._queue.line(model):
-            if not openings.accounts:
-                break
-            ticket = waiting.ticket = fit.priced(waiting.ticket, self._forecasts.get(model))
-            contended = ticket.kv_share < 1 and self._queue.is_contended(model)
-            places = openings.for_ticket(ticket)
-            best, lacks = ask(ticket, places, now, depth=self._queue.depth(model), contended=contended)
-            if best is None:
-                waiting.lack = openings.hold(ticket, lacks)
-                continue
-            self._queue.pop(ticket.id)
-            reason = Reason.OK_AFTER_WAIT if now > waiting.arrived_at else Reason.OK
-            commands.append(self._admit(waiting, best, reason, now))
-        if was_contended and not self._queue.is_contended(model):
-            # The last of the others has gone: shares no longer bind whoever was passed for them.
-            commands += self._serve(model, now)
-        return commands
-
-    def _admit(self, waiting: Waiting, offer: Offer, reason: Reason, now: float) -> Admit:
-        ticket = waiting.ticket
-        kv_tokens = 0
-        account = self._roster.find(offer.backend)
-        if isinstance(account, EngineAccount):
-            backlog = -(-(1 + self._queue.depth(ticket.model)) // len(self._roster.engines_of(ticket)))
-            lease = account.admit(ticket, now, backlog=backlog)
-            self._at_engine[ticket.id] = (account, lease)
-            kv_tokens = lease.final_blocks * lease.pool.capacity.layout.block_tokens
-        else:
-            assert account is not None
-            self._at_provider[ticket.id] = (account, account.admit(ticket, now))
-        spilled = offer.spill and bool(self._roster.engines_of(ticket))
-        max_tokens = ticket.max_tokens if ticket.clamped else None
-        return Admit(ticket.id, offer.backend, reason, kv_tokens, now - waiting.arrived_at, spilled, max_tokens)
-
-    def _no_use_waiting(self, waiting: Waiting, now: float) -> Reason | None:
-        """Why a request that cannot go now should not wait either; None if it should."""
-        if self._limits.observe:
-            return waiting.lack
-        if len(self._queue) > self._limits.queue_requests_max:
-            return Reason.QUEUE_FULL if self._limits.queue_requests_max else waiting.lack
-        patience = waiting.ticket.deadline - now
-        predicted = wait_s(waiting, self._roster, self._queue.ahead_of(waiting), now)
-        hopeless = predicted is not None and predicted > HOPELESS_FACTOR * max(0.0, patience)
-        return waiting.lack if hopeless else None
-
-    def _turn_away(self, waiting: Waiting, reason: Reason, now: float) -> Command:
-        """Refuse; or in observe mode send it all the same, with the reason an enforcing gateway would have had."""
-        ticket = waiting.ticket
-        self._queue.pop(ticket.id)
-        if self._limits.observe and reason not in (Reason.SHUTDOWN, Reason.NO_BACKEND):
-            serving = self._roster.serving(ticket.model)
-            usable = [account for account in serving if account.is_usable(now) and account.name not in ticket.excluded]
-            if (best := choose(account.anyway(now) for account in usable)) is not None:
-                return self._admit(waiting, best, reason, now)
-        # A retry stands in line as of then, whatever it had waited before.
-        ahead = self._queue.ahead_of(Waiting(ticket, now))
-        return Refuse(ticket.id, refusal(waiting, reason, self._roster, ahead, self._promises, now))
-
-    def _turn_away_stranded(self, *, resized: bool, now: float) -> list[Command]:
-        """Refuse whoever waits for backends that have all gone, or that have become too small for it."""
-        stranded: list[tuple[Waiting, Reason]] = []
-        for model in self._queue.models():
-            usable = self._roster.usable(model, now)
-            for waiting in self._queue.line(model):
-                if usable <= waiting.ticket.excluded:
-                    stranded.append((waiting, Reason.NO_BACKEND))
-                elif resized and not self._roster.could_fit(waiting.ticket):
-                    stranded.append((waiting, Reason.TOO_LARGE))
-        return [self._turn_away(waiting, reason, now) for waiting, reason in stranded]
-
-    def _made_to_fit(self, ticket: Ticket) -> Ticket | None:
-        """The ticket itself if some backend could ever take it; cut to fit if that is wanted; else None."""
-        if self._roster.could_fit(ticket):
-            return ticket
-        _, largest = self._roster.largest_for(ticket)
-        if not self._limits.clamp or self._limits.observe or largest < 1:
-            return None
-        return fit.cut(ticket, largest)

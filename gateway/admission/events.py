@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from estimator.output_length import OutputForecast
-from gateway.domain import BackendSpec, Outcome, Reading, Ticket, Usage
+from gateway.admission.limits import AdmissionLimits
+from gateway.domain import UNLIMITED, BackendSpec, Outcome, Reading, Ticket, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +42,37 @@ class Learned:
 
 @dataclass(frozen=True, slots=True)
 class BackendAdded:
-    """A backend was configured."""
+    """A backend was configured. It takes the place of another of its name: what runs there ends on its own books."""
 
     spec: BackendSpec
+
+
+@dataclass(frozen=True, slots=True)
+class BackendChanged:
+    """What the operator says of a backend has changed; it is the same engine, and its books go on."""
+
+    spec: BackendSpec
+
+
+@dataclass(frozen=True, slots=True)
+class BackendDraining:
+    """A backend is to get no more requests; those that run there may end."""
+
+    backend: str
+
+
+@dataclass(frozen=True, slots=True)
+class BackendResumed:
+    """A backend that was draining takes requests again."""
+
+    backend: str
+
+
+@dataclass(frozen=True, slots=True)
+class BackendRemoved:
+    """A backend is configured no more. Let it drain before: what still runs there ends unseen."""
+
+    backend: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +99,60 @@ class BackendBusy:
 
 
 @dataclass(frozen=True, slots=True)
+class OthersHold:
+    """What other gateways hold of a backend, or all that is known of it."""
+
+    backend: str
+    blocks: int
+    """To be kept free for them: the most that their requests will hold, and what they want first."""
+    resident_blocks: int = 0
+    """Of these, in use by now: the engine's gauge shows them, and they are nobody else's."""
+    sequences: int = 0
+    """Of their requests."""
+    orphaned_blocks: int = 0
+    """Given up just now by gateways that are gone: perhaps still in use, and nobody's until the engine shows."""
+    share: float = 1.0
+    """Part of the pool that this gateway may fill while it cannot know what the others do."""
+    limit_blocks: int = UNLIMITED
+    """Likewise: the most that this one may hold, however much seems to be free."""
+    gateways: int = 1
+    """That share it, this one included: each gets its part of it in the long run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Denied:
+    """Others were quicker: a request that was admitted was not sent. It waits again, as if it had never left."""
+
+    ticket_id: int
+    arrived_at: float
+    """When it came."""
+
+
+@dataclass(frozen=True, slots=True)
 class DrainStarted:
     """The gateway is shutting down: whoever waits or comes now is turned away; what runs may end."""
 
 
-Event = Arrived | Progressed | Left | Learned | BackendAdded | BackendRead | BackendMissed | BackendBusy | DrainStarted
+@dataclass(frozen=True, slots=True)
+class LimitsChanged:
+    """The operator turned admission's settings. Who waits already keeps its place."""
+
+    limits: AdmissionLimits
+
+
+BackendEvent = BackendAdded | BackendChanged | BackendDraining | BackendResumed | BackendRemoved
+"""Of the operator, about one backend."""
+Event = (
+    Arrived
+    | Progressed
+    | Left
+    | Learned
+    | BackendEvent
+    | BackendRead
+    | BackendMissed
+    | BackendBusy
+    | OthersHold
+    | Denied
+    | DrainStarted
+    | LimitsChanged
+)

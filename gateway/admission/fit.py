@@ -7,17 +7,46 @@ for ever because of an estimate.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from estimator.output_length import OutputForecast
 from gateway.domain import Capacity, Ticket
 
 
+@dataclass(slots=True)
+class Size:
+    """One request on one pool, reckoned once: every decision asks for several of these. In blocks."""
+
+    fits: bool
+    """See `could_fit`."""
+    first: int
+    most: int
+    output_tokens: float
+    """Mean of each sequence's output."""
+    need: int | None = None
+    """See `need_blocks`; None until it was asked for."""
+
+    @property
+    def steps(self) -> float:
+        """Steps for which it is expected to hold memory."""
+        return max(1.0, self.output_tokens)
+
+
+def size_of(capacity: Capacity, ticket: Ticket) -> Size:
+    """All that costs little to know."""
+    demand = ticket.demand
+    most = blocks_at(capacity, ticket, demand.output_tokens_max)
+    return Size(
+        could_fit(capacity, ticket),
+        first_blocks(capacity, ticket),
+        most,
+        demand.output.mean(cap=demand.output_tokens_max),
+    )
+
+
 def blocks_at(capacity: Capacity, ticket: Ticket, generated: int) -> int:
     """Blocks that a request holds when each of its sequences has generated so much."""
-    demand = ticket.demand
-    blocks = capacity.layout.blocks
-    return demand.n * sum([blocks(prompt + generated) for prompt in demand.prompts])
+    return _blocks(capacity, ticket, ticket.demand.prompts, generated)
 
 
 def reserved_output(capacity: Capacity, ticket: Ticket, risk: float) -> int:
@@ -52,7 +81,10 @@ def most_blocks(capacity: Capacity, ticket: Ticket) -> int:
 
 def could_fit(capacity: Capacity, ticket: Ticket) -> bool:
     """Whether an empty pool takes the request at the longest that its client allows."""
-    return most_blocks(capacity, ticket) <= capacity.blocks and _longest(ticket) <= capacity.sequence_tokens_max
+    prompts, output = _certain_prompts(ticket), _longest_output(ticket)
+    if max(prompts, default=0) + output > capacity.sequence_tokens_max:
+        return False
+    return _blocks(capacity, ticket, prompts, output) <= capacity.blocks
 
 
 def takes_tokens(capacity: Capacity) -> int:
@@ -107,13 +139,17 @@ def _certain_prompts(ticket: Ticket) -> tuple[int, ...]:
 
 def _scaled(prompts: tuple[int, ...], total: int) -> tuple[int, ...]:
     """The prompts in their proportions, so that together they have no more than this total."""
+    if len(prompts) == 1:
+        return prompts if prompts[0] <= total else (total,)
     bound = sum(prompts)
     return prompts if bound <= total else tuple(-(-prompt * total // bound) for prompt in prompts)
 
 
 def _blocks(capacity: Capacity, ticket: Ticket, prompts: tuple[int, ...], output: int) -> int:
-    blocks = capacity.layout.blocks
-    return ticket.demand.n * sum([blocks(prompt + output) for prompt in prompts])
+    blocks, n = capacity.layout.blocks, ticket.demand.n
+    if len(prompts) == 1:
+        return n * blocks(prompts[0] + output)
+    return n * sum([blocks(prompt + output) for prompt in prompts])
 
 
 def _longest(ticket: Ticket) -> int:

@@ -8,232 +8,392 @@ than what all would hold if each ran to its hard end. So requests of known lengt
 unknown length by what they are likely to need.
 
 Each horizon stands for the interval that ends at it: blocks are those at its end, chances those at its middle, since a
-sum may be largest between two horizons. Hard ends are horizons themselves as long as there are few;
-else they are rounded up to the next one: memory is then taken to be held longer than it is, never shorter.
+sum may be largest between two horizons. Some hard ends are horizons themselves; the others are rounded up to the next
+one: memory is then taken to be held longer than it is, never shorter.
+
+The sums are kept. A request that comes or goes adds or takes away its own curve, so a decision costs the same however
+many run. Curves say what was known of an answer when they were last computed; `refresh` computes all of them anew, in
+one go over arrays, whenever the answers have grown far enough to matter.
 """
 
 from __future__ import annotations
 
 import math
-from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from bisect import bisect_right
 
+import numpy as np
+
+from estimator.kv_cache import KvLayout
 from estimator.output_length import OutputForecast
-from gateway.admission.ledger import Lease, Pool
+from gateway.admission.curves import (
+    GRID,
+    UNSEEN_SHARE,
+    UNSEEN_TOKENS,
+    Curves,
+    Floats,
+    blocks_of,
+    curves_of,
+    deviations,
+    distinct_prompts,
+    horizons_of,
+    peak_of,
+)
+from gateway.admission.expectation import BIN_EDGES, Expectation, chance_of
+from gateway.admission.ledger import REPORT_MIN_S, Lease, Pool
 
-GRID = (0, 8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 10240, 16384, 32768)
-"""Horizons that are always looked at, as far as any lease can reach."""
-HARD_ENDS = 16
-"""Most horizons beside the grid."""
 SLACK_TOKENS = 4
 """A lease is held this much longer than its hard end: sequences that started some steps late end some steps late."""
 PREFILL_TOKENS_PER_STEP = 1024
 """A prompt is read in chunks while others generate; its sequence starts that many steps late (a cautious figure)."""
-UNSEEN_SHARE = 0.9
-"""Of the fastest sequence's pace: what every other one is taken to have kept, whatever its stream shows."""
-UNSEEN_TOKENS = 8
-"""Behind that pace without anything being held back: a prompt that took some steps to read, a report under way."""
-HORIZONS_MAX = 64
-"""From this number on, far ends are rounded up."""
-AGE_BITS = 4
-"""Binary digits of an answer's length that its forecast looks at."""
-REBUILD_S_PER_LEASE = 0.001
-"""An outlook may grow this old per lease it holds: bounds its cost to a few per cent of a core, however many."""
+REFRESH_MIN_S = 0.005
+REFRESH_S_PER_LEASE = 0.0005
+"""Curves may grow this old per lease: bounds the cost of keeping them to a fraction of a per cent of a core."""
+REFRESH_ADDED = 0.25
+"""Part of all leases that may have come since they were last computed."""
+ROWS_MIN = 16
+EXPECTATIONS_MAX = 16
+_PROMPT, _SEQUENCES, _OF_SEQUENCES, _END, _BOUND, _STARTED, _STREAMED, _EXPECTATION, _EXCESS = range(9)
+"""Columns of what is known of a lease; the second counts the sequences of a row, the third all of its request."""
+_MOST, _MEAN, _VARIANCE = range(3)
+"""The three curves."""
+SURELY_BLOCKS = 1e-3
+"""More than any rounding error of the sums."""
 
 
-@dataclass(frozen=True, slots=True)
-class Growth:
-    """How one request will grow from now on."""
-
-    lease: Lease
-    generated: int
-    """Output per sequence so far, as far as it was seen: says how much longer it can last."""
-    unseen: int = 0
-    """What it may have generated beyond that: says how much it can hold already."""
-
-    @property
-    def remaining(self) -> int:
-        """Tokens until its hard end."""
-        return max(0, self.lease.ticket.demand.output_tokens_max - self.generated)
-
-    @property
-    def live_until(self) -> int:
-        """Horizon after which it surely holds nothing."""
-        late = 0
-        if self.generated == 0:
-            late = max(self.lease.ticket.demand.prompts, default=0) // PREFILL_TOKENS_PER_STEP
-        return self.remaining + SLACK_TOKENS + late
-
-    @property
-    def age(self) -> int:
-        """What it has generated, rounded down by at most an eighth: forecasts are computed once for each age."""
-        return self.generated & -(1 << max(0, self.generated.bit_length() - AGE_BITS))
-
-    def curve(self, horizons: Sequence[int], survival: Sequence[float]) -> Curve:
-        """Its part of the sums at these horizons, with the chance to be there at each."""
-        count = bisect_left(horizons, self.live_until) + 1
-        growing = min(count, bisect_right(horizons, self.remaining))
-        most = self._blocks(horizons[:growing])
-        chances = [*survival[:growing]]
-        if growing < count:
-            # Horizons beyond its hard end, as far as its slack reaches.
-            length = self.generated + self.remaining
-            most += [self.lease.blocks_at(length)] * (count - growing)
-            at_end = self.lease.output.survival(length, self.generated)
-            chances += [max(at_end, chance) for chance in survival[growing:count]]
-        mean = [blocks * chance for blocks, chance in zip(most, chances, strict=True)]
-        # Of a sum of coin tosses: y*y*s*(1-s).
-        variance = [expected * (blocks - expected) for blocks, expected in zip(most, mean, strict=True)]
-        return Curve(most, mean, variance)
-
-    def _blocks(self, horizons: Sequence[int]) -> list[int]:
-        demand, groups = self.lease.ticket.demand, self.lease.pool.capacity.layout.groups
-        start, end = self.generated + self.unseen, self.generated + self.remaining
-        if len(groups) > 1 or len(demand.prompts) > 1 or not groups[0].grows:
-            return [self.lease.blocks_at(min(start + horizon, end)) for horizon in horizons]
-        # The common case, written out: this is where an outlook spends its time.
-        prompt, size, n = demand.prompts[0], groups[0].block_tokens, demand.n
-        return [-(-(prompt + min(start + horizon, end)) // size) * n for horizon in horizons]
-
-
-@dataclass(frozen=True, slots=True)
-class Curve:
-    """Blocks at successive horizons; beyond its end nothing is held."""
-
-    most: list[int]
-    mean: list[float]
-    variance: list[float]
-
-
-@dataclass(slots=True)
 class Outlook:
-    """The sum of all leases' curves, kept up to date by adding and taking away until it is built anew."""
+    """The leases of one pool as rows of a table, their curves over the horizons, and the sums of these."""
 
-    z: float
-    horizons: list[int] = field(default_factory=lambda: [0])
-    built_at: float = float("-inf")
-    curves: dict[int, Curve] = field(default_factory=dict)
-    """By ticket id."""
-    _survivals: dict[tuple[int, int], tuple[OutputForecast, tuple[float, ...]]] = field(default_factory=dict)
-    """By identity of a forecast and age of an answer: the chances to be there at each horizon."""
-    _most: list[int] = field(default_factory=list)
-    _mean: list[float] = field(default_factory=list)
-    _variance: list[float] = field(default_factory=list)
+    def __init__(self, layout: KvLayout, z: float) -> None:
+        self._layout = layout
+        self._z = z
+        self._rows: dict[int, list[int]] = {}
+        """By ticket id: one row for each different length of its prompts."""
+        self._owners: list[Lease] = []
+        """Of each row in use; rows in use come first."""
+        self._known = np.zeros((9, ROWS_MIN))
+        self._expectations: list[Expectation] = []
+        self._full: list[float] | None = None
+        """The highest mean from each horizon on, from the last to the first: it never falls. None after a change."""
+        self._trial: tuple[Lease, int, list[Curves]] | None = None
+        """Who was tried last, and what it would add from which horizon on: mostly it comes at once."""
+        self._refreshed_at = -math.inf
+        self._added = 0
+        self._tokens_per_s = 0.0
+        self._restart(np.array(GRID, dtype=np.float64), ROWS_MIN)
 
-    def is_old(self, now: float) -> bool:
-        """Whether leases have grown so far since it was built that it should be built again."""
-        return now - self.built_at > REBUILD_S_PER_LEASE * len(self.curves)
+    def copied(self) -> Outlook:
+        """The same, to be refreshed and looked at without a trace; nobody comes or goes there."""
+        twin = Outlook(self._layout, self._z)
+        twin._owners = self._owners
+        twin._known = self._known.copy()
+        twin._expectations = self._expectations.copy()
+        return twin
 
-    @property
-    def peak(self) -> int:
-        """Most blocks held together at any time to come, but for the accepted risk, if nobody else comes."""
-        return self._peak(Curve([], [], []))
+    # Who is there
 
-    def peak_with(self, growth: Growth) -> int:
-        """The same with one more request."""
-        return self._peak(self._curve(growth, self._horizons_for(growth)))
-
-    def add(self, growth: Growth) -> None:
-        """Count one more request in."""
-        self.horizons = self._horizons_for(growth)
-        curve = self._curve(growth, self.horizons)
-        self.curves[growth.lease.ticket.id] = curve
-        missing = len(curve.most) - len(self._most)
-        if missing > 0:
-            self._most += [0] * missing
-            self._mean += [0.0] * missing
-            self._variance += [0.0] * missing
-        self._change(curve, 1)
+    def add(self, lease: Lease) -> None:
+        """Let one more request be counted in: as it was tried, or once somebody asks."""
+        rows = self._rows[lease.ticket.id] = []
+        all_counted = self._counted == len(self._owners)
+        for prompt, sequences in distinct_prompts(lease).items():
+            row = len(self._owners)
+            if row == self._known.shape[1]:
+                self._make_room()
+            self._owners.append(lease)
+            self._added += 1
+            rows.append(row)
+            self._known[:, row] = self._described(lease, prompt, sequences)
+        if self._trial is not None and all_counted and self._trial[0].ticket is lease.ticket:
+            self._add_tried(lease, rows, *self._trial)
 
     def remove(self, ticket_id: int) -> None:
-        """Take one request out."""
-        curve = self.curves.pop(ticket_id, None)
-        if curve is not None:
-            self._change(curve, -1)
+        """Take a request out; one that is not there changes nothing."""
+        for row in sorted(self._rows.pop(ticket_id, ()), reverse=True):
+            free = row
+            if row < self._counted:
+                self._sums -= self._curves[:, row]
+                self._full = None
+                self._counted -= 1
+                self._move(self._counted, row)
+                free = self._counted
+            self._move(len(self._owners) - 1, free)
+            self._owners.pop()
 
-    def horizon_when(self, need: int, allowed: int) -> int:
-        """First horizon from which `need` more blocks fit as a rule."""
-        first = 0
-        for k, mean in enumerate(self._mean):
-            if mean + need > allowed:
-                first = self.horizons[k] + 1
-        return first
+    def learned(self, model: str, output: OutputForecast) -> None:
+        """The answers of a model are now expected to be this long; counts from the next refresh on."""
+        for k, expectation in enumerate(self._expectations):
+            if expectation.model == model:
+                self._expectations[k] = Expectation.of(model, output)
 
-    def _peak(self, extra: Curve) -> int:
-        z, added = self.z, len(extra.most)
-        peak = 0.0
-        for k in range(max(len(self._most), added)):
-            most = mean = variance = 0.0
-            if k < len(self._most):
-                most, mean, variance = self._most[k], self._mean[k], self._variance[k]
-            if k < added:
-                most += extra.most[k]
-                mean += extra.mean[k]
-                variance += extra.variance[k]
-            # Adding and taking away leaves a rounding error; a variance must not go below zero for it.
-            peak = max(peak, min(most, mean + z * math.sqrt(max(0.0, variance))))
-        return math.ceil(peak - 1e-6)
+    def age(self, now: float) -> float:
+        """What has changed since the last refresh, as a part of that after which there should be another.
 
-    def _change(self, curve: Curve, sign: int) -> None:
-        count = len(curve.most)
-        self._most[:count] = [a + sign * b for a, b in zip(self._most, curve.most, strict=False)]
-        self._mean[:count] = [a + sign * b for a, b in zip(self._mean, curve.mean, strict=False)]
-        self._variance[:count] = [a + sign * b for a, b in zip(self._variance, curve.variance, strict=False)]
+        Time, or newcomers: their ends are no horizons yet.
+        """
+        count = len(self._owners)
+        grown = (now - self._refreshed_at) / max(REFRESH_MIN_S, REFRESH_S_PER_LEASE * count)
+        return max(grown, self._added / (REFRESH_ADDED * count)) if count else grown
 
-    def _curve(self, growth: Growth, horizons: list[int]) -> Curve:
-        output, age = growth.lease.output, growth.age
-        _, chances = self._survivals.get((id(output), age), (output, ()))
-        if len(chances) < len(horizons):
-            # Horizons are only ever added at the far end, so what is known of the near ones holds.
-            starts = (0, *horizons)
-            chances = (
-                *chances,
-                *(
-                    output.survival(age + (starts[k] + horizons[k]) // 2, age)
-                    for k in range(len(chances), len(horizons))
-                ),
-            )
-            if horizons is self.horizons:
-                self._survivals[id(output), age] = (output, chances)
-        return growth.curve(horizons, chances)
+    def refresh(self, now: float, tokens_per_s: float) -> None:
+        """Compute all curves from what is known now: what has been learned, and what the leases have generated.
 
-    def _horizons_for(self, growth: Growth) -> list[int]:
-        end = growth.live_until
-        if end <= self.horizons[-1]:
-            return self.horizons
-        if len(self.horizons) >= HORIZONS_MAX:
-            # A burst of ever longer requests must not make the list as long as itself.
-            end += end // 4
-        return [*self.horizons, *(h for h in GRID if self.horizons[-1] < h < end), end]
+        Args:
+            now: monotonic seconds.
+            tokens_per_s: speed of one sequence; says how far answers that do not stream have come.
+        """
+        count = len(self._owners)
+        known = self._known[:, :count]
+        self._refreshed_at, self._tokens_per_s, self._added = now, tokens_per_s, 0
+        generated = self._generated(now, tokens_per_s)
+        # An engine may hold back what it has generated (half a character, a tool call that is not complete), so a
+        # stream may show less than there is. But sequences advance in step: none can be far behind the fastest.
+        seconds, streamed = now - known[_STARTED], known[_STREAMED] != 0
+        old = streamed & (seconds >= REPORT_MIN_S)
+        fastest = float((generated[old] / seconds[old]).max()) if old.any() else 0.0
+        unseen = np.maximum(0.0, np.floor(UNSEEN_SHARE * fastest * seconds) - UNSEEN_TOKENS - generated)
+        unseen *= streamed
+        live = self._live_until(known, generated)
+        self._restart(horizons_of(live), self._known.shape[1])
+        if count:
+            self._compute(slice(0, count), generated, unseen, live, 0.0)
+        if len(self._expectations) > EXPECTATIONS_MAX:
+            self._forget_unused()
+
+    def resident_blocks(self, now: float, tokens_per_s: float) -> int:
+        """Blocks that all are taken to hold now, by what they have shown."""
+        known = self._known[:, : len(self._owners)]
+        tokens = known[_PROMPT] + self._generated(now, tokens_per_s)
+        return int((known[_SEQUENCES] * blocks_of(self._layout, tokens)).sum())
+
+    # What will be
+
+    def peak(self, now: float) -> int:
+        """Most blocks held together at any time to come, but for the accepted risk, if nobody else comes."""
+        return self.peak_within(math.inf, now)
+
+    def peak_within(self, seconds: float, now: float) -> int:
+        """The same for a time from now on."""
+        self._count_all(now)
+        ahead = self._ahead(now)
+        first = self._first(ahead)
+        reach = ahead + seconds * self._tokens_per_s if seconds < math.inf else math.inf
+        part = slice(first, max(first, int(np.searchsorted(self._horizons, reach))) + 1)
+        return peak_of(self._sums[:, part], self._deviations())[0]
+
+    def peak_with(self, lease: Lease, now: float) -> int:
+        """The same with one more request, which starts now."""
+        self._count_all(now)
+        ahead = self._ahead(now)
+        first = self._first(ahead)
+        ends = self._horizons[first:] - ahead
+        most, mean, variance = self._sums[:, first:]
+        curves = [self._curve_of(lease, *row, ends) for row in distinct_prompts(lease).items()]
+        for more in curves:
+            most, mean, variance = most + more[_MOST], mean + more[_MEAN], variance + more[_VARIANCE]
+        self._trial = lease, first, curves
+        peak, highest = peak_of((most, mean, variance), self._deviations(len(curves)))
+        self._tight = first + highest
+        return peak
+
+    def surely_exceeds(self, lease: Lease, allowed: int, now: float) -> bool:
+        """Whether one horizon shows that the peak with one more request is above this; False says nothing.
+
+        It is the horizon that was the tightest when the whole peak was computed last, and mostly still is: whoever
+        finds no room again is told so at a fraction of the cost.
+        """
+        self._count_all(now)
+        demand, k, ahead = lease.ticket.demand, self._tight, self._ahead(now)
+        if len(demand.prompts) > 1 or k >= len(self._horizons) or self._horizons[k] < ahead:
+            return False
+        prompt, live = demand.prompts[0], demand.output_tokens_max + SLACK_TOKENS
+        if self._starts[k] - ahead >= live + demand.prompts[0] // PREFILL_TOKENS_PER_STEP:
+            return False
+        reach = min(float(self._horizons[k]) - ahead, float(demand.output_tokens_max))
+        most = demand.n * self._layout.blocks(prompt + math.ceil(reach))
+        likely = max(0, most - self._excess_blocks(lease, prompt, demand.n))
+        mean = likely * chance_of(lease.output, reach)
+        sum_most, sum_mean, sum_variance = self._sums[:, k].tolist()
+        risky = sum_mean + mean + self._deviations(1) * math.sqrt(max(0.0, sum_variance) + mean * (likely - mean))
+        return bool(min(sum_most + most, risky) > allowed + SURELY_BLOCKS)
+
+    def tokens_until(self, need: int, allowed: int, now: float) -> float:
+        """Tokens per sequence from now until `need` more blocks fit as a rule."""
+        self._count_all(now)
+        ahead = self._ahead(now)
+        if self._full is None:
+            self._full = np.maximum.accumulate(self._sums[_MEAN, ::-1]).tolist()
+        after = bisect_right(self._full, allowed - need)
+        if after == len(self._full):
+            return 0.0
+        return max(0.0, float(self._horizons[len(self._full) - 1 - after]) + 1 - ahead)
+
+    @property
+    def horizons(self) -> Floats:
+        """Tokens after the last refresh at which the sums are known."""
+        return self._horizons
+
+    # Parts
+
+    def _deviations(self, more: int = 0) -> float:
+        return deviations(self._z, len(self._owners) + more)
+
+    def _ahead(self, now: float) -> float:
+        """Tokens that every sequence has come on since the last refresh."""
+        return max(0.0, now - self._refreshed_at) * self._tokens_per_s if self._tokens_per_s else 0.0
+
+    def _first(self, ahead: float) -> int:
+        """The first horizon that has not passed."""
+        return min(len(self._horizons) - 1, int(self._horizons.searchsorted(ahead)))
+
+    def _restart(self, horizons: Floats, rows: int) -> None:
+        self._horizons = horizons
+        self._starts = np.concatenate(([0.0], horizons[:-1]))
+        self._curves = np.zeros((3, rows, len(horizons)))
+        self._sums = np.zeros((3, len(horizons)))
+        self._full = self._trial = None
+        self._counted = 0
+        self._tight = 0
+        """The horizon of the last peak with one more."""
+
+    def _make_room(self) -> None:
+        self._known = np.concatenate((self._known, np.zeros_like(self._known)), axis=1)
+        self._curves = np.concatenate((self._curves, np.zeros_like(self._curves)), axis=1)
+
+    def _count_all(self, now: float) -> None:
+        """Count those in that have come since somebody asked last."""
+        if self._counted < len(self._owners):
+            rows = slice(self._counted, len(self._owners))
+            known, ahead = self._known[:, rows], self._ahead(now)
+            generated = self._reported(rows)
+            self._compute(rows, generated, None, self._live_until(known, generated), ahead)
+
+    def _add_tried(self, lease: Lease, rows: list[int], tried: Lease, first: int, curves: list[Curves]) -> None:
+        if tried.started_at != lease.started_at:
+            return
+        for row, added in zip(rows, curves, strict=True):
+            self._curves[:, row, :first] = 0.0
+            for k, curve in enumerate(added):
+                self._curves[k, row, first:] = curve
+                self._sums[k, first:] += curve
+        self._counted = len(self._owners)
+        self._full = self._trial = None
+
+    def _move(self, source: int, target: int) -> None:
+        """Put a row in another's place; what stood there is gone, what stood at its source stays until overwritten."""
+        if source == target:
+            return
+        self._curves[:, target] = self._curves[:, source]
+        self._known[:, target] = self._known[:, source]
+        owner = self._owners[target] = self._owners[source]
+        if (rows := self._rows.get(owner.ticket.id)) is not None:
+            rows[rows.index(source)] = target
+
+    def _described(self, lease: Lease, prompt: int, sequences: int) -> tuple[float, ...]:
+        """A row of the table."""
+        demand = lease.ticket.demand
+        return (
+            prompt,
+            sequences,
+            demand.sequences,
+            demand.output_tokens_max,
+            lease.bound_tokens,
+            lease.started_at,
+            lease.ticket.streamed,
+            self._expectation(lease),
+            self._excess_blocks(lease, prompt, sequences),
+        )
+
+    def _excess_blocks(self, lease: Lease, prompt: int, sequences: int) -> int:
+        """By how many blocks the bound of a prompt exceeds what is expected of it; 0 where its length is known."""
+        demand = lease.ticket.demand
+        bound = demand.n * sum(demand.prompts)
+        if demand.prompt_tokens * demand.n >= bound:
+            return 0
+        expected = prompt * demand.prompt_tokens * demand.n // bound
+        return sequences * (self._layout.blocks(prompt) - self._layout.blocks(expected))
+
+    def _expectation(self, lease: Lease) -> int:
+        model = "" if lease.ticket.runs_to_max else lease.ticket.model
+        for k, known in enumerate(self._expectations):
+            if known.output is lease.output and known.model == model:
+                return k
+        self._expectations.append(Expectation.of(model, lease.output))
+        return len(self._expectations) - 1
+
+    def _forget_unused(self) -> None:
+        """Keep the list of expectations as short as what is in use."""
+        column = self._known[_EXPECTATION, : len(self._owners)]
+        used, column[:] = np.unique(column, return_inverse=True)
+        self._expectations = [self._expectations[int(k)] for k in used]
+
+    def _reported(self, rows: slice) -> Floats:
+        """What each sequence of a row has generated, as far as it was shown."""
+        shown = [lease.output_tokens for lease in self._owners[rows]]
+        return np.floor_divide(shown, self._known[_OF_SEQUENCES, rows])
+
+    def _generated(self, now: float, tokens_per_s: float) -> Floats:
+        """The same of all rows; inferred from the time that has passed where answers do not stream."""
+        known = self._known[:, : len(self._owners)]
+        inferred = np.minimum(known[_BOUND], np.floor((now - known[_STARTED]) * tokens_per_s))
+        return np.where(known[_STREAMED] != 0, self._reported(slice(0, len(self._owners))), inferred)
+
+    def _live_until(self, known: Floats, generated: Floats) -> Floats:
+        """Horizon after which each row surely holds nothing."""
+        late = np.where(generated == 0, known[_PROMPT] // PREFILL_TOKENS_PER_STEP, 0.0)
+        live: Floats = np.maximum(0.0, known[_END] - generated) + SLACK_TOKENS + late
+        return live
+
+    def _compute(self, rows: slice, generated: Floats, unseen: Floats | None, live: Floats, ahead: float) -> None:
+        """Count some rows in: the most blocks at every horizon, the mean, and the variance."""
+        known = self._known[:, rows]
+        starts, ends = np.maximum(0.0, self._starts - ahead), np.maximum(0.0, self._horizons - ahead)
+        # Beyond the last end there is nothing.
+        part = slice(0, int(np.searchsorted(starts, live.max())))
+        end = np.maximum(known[_END], generated)[:, None]
+        reached = generated[:, None] + ends[part]
+        shown = reached + unseen[:, None] if unseen is not None else reached
+        tokens = np.minimum(shown, end)
+        tokens += known[_PROMPT][:, None]
+        most = blocks_of(self._layout, tokens)
+        most *= known[_SEQUENCES][:, None]
+        most *= starts[part] < live[:, None]
+        np.minimum(reached, end, out=reached)
+        chance = self._chances(known[_EXPECTATION], generated, reached, whole=not ahead)
+        curves = curves_of(most, chance, known[_EXCESS][:, None])
+        self._curves[:, rows, part.stop :] = 0.0
+        for k, curve in enumerate(curves):
+            self._curves[k, rows, part] = curve
+            self._sums[k, part] += curve.sum(axis=0)
+        self._full = None
+        self._counted = rows.stop
+
+    def _chances(self, expectations: Floats, generated: Floats, reached: Floats, *, whole: bool) -> Floats:
+        """That each row gets beyond these lengths; they may be whole tokens."""
+        used = set(expectations.tolist())
+        chance = np.empty_like(reached)
+        for k in used:
+            expectation = self._expectations[int(k)]
+            which = expectations == k if len(used) > 1 else slice(None)
+            look_up = expectation.chance_of_whole if whole else expectation.chance
+            chance[which] = look_up(generated[which], reached[which])
+        return chance
+
+    def _curve_of(self, lease: Lease, prompt: int, sequences: int, ends: Floats) -> Curves:
+        """The same for one request that has not begun; written out, since every decision computes it."""
+        end = lease.ticket.demand.output_tokens_max
+        reach = np.minimum(ends, end)
+        most = sequences * blocks_of(self._layout, prompt + reach)
+        live = end + SLACK_TOKENS + prompt // PREFILL_TOKENS_PER_STEP
+        most[int(ends.searchsorted(live)) + 1 :] = 0.0
+        cumulative = self._expectations[self._expectation(lease)].cumulative
+        chance = np.exp(-np.interp(reach, BIN_EDGES, cumulative))
+        return curves_of(most, chance, self._excess_blocks(lease, prompt, sequences))
 
 
-def growth_of(lease: Lease, now: float, tokens_per_s: float, fastest_tokens_per_s: float = 0.0) -> Growth:
-    """The growth of a lease from now on.
-
-    An engine may hold back what it has generated (half a character, a tool call that it has not understood yet), so a
-    stream may show less than there is. But sequences advance in step: none can be far behind the fastest.
-    """
-    generated = lease.generated(now, tokens_per_s)
-    if not lease.ticket.streamed:
-        return Growth(lease, generated)
-    likely = int(UNSEEN_SHARE * fastest_tokens_per_s * (now - lease.started_at)) - UNSEEN_TOKENS
-    return Growth(lease, generated, max(0, likely - generated))
-
-
-def outlook(pool: Pool, grow: Callable[[Lease], Growth], z: float, now: float) -> Outlook:
-    """Build the outlook of a pool from its active leases. What drains is no part of it: nobody knows when it ends."""
-    growths = [grow(lease) for lease in pool.leases.values()]
-    built = Outlook(z, _horizons([growth.live_until for growth in growths]), now)
-    for growth in growths:
-        built.add(growth)
-    return built
-
-
-def _horizons(ends: Iterable[int]) -> list[int]:
-    distinct = sorted(set(ends))
-    if len(distinct) > HARD_ENDS:
-        last = len(distinct) - 1
-        distinct = [distinct[i * last // (HARD_ENDS - 1)] for i in range(HARD_ENDS)]
-    furthest = distinct[-1] if distinct else 0
-    return sorted({0, *distinct, *(h for h in GRID if h < furthest)})
+def outlook_of(pool: Pool, z: float, now: float, tokens_per_s: float) -> Outlook:
+    """The outlook of a pool as its active leases stand. What drains is no part of it: nobody knows when it ends."""
+    outlook = Outlook(pool.capacity.layout, z)
+    for lease in pool.leases.values():
+        outlook.add(lease)
+    outlook.refresh(now, tokens_per_s)
+    return outlook

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from gateway.admission.quota import Bucket
 from gateway.admission.snapshot import BackendSnapshot, BackendState, Telemetry
 from gateway.admission.standing import Standing
-from gateway.domain import Outcome, Reading, Reason, Ticket, Usage
+from gateway.domain import BackendLimits, Outcome, Reading, Reason, Ticket, Usage
 from gateway.routing.choose import Holds, Lack, Offer
 
 
@@ -36,6 +36,11 @@ class HostedAccount:
         """A provider nobody has used this minute."""
         limits = standing.spec.limits
         return cls(standing, Bucket.full(limits.requests_per_minute, now), Bucket.full(limits.tokens_per_minute, now))
+
+    def allow(self, limits: BackendLimits, now: float) -> None:
+        """It allows another number per minute from now on; of what is left, the same part is left."""
+        self.requests = self.requests.resized(limits.requests_per_minute, now)
+        self.tokens = self.tokens.resized(limits.tokens_per_minute, now)
 
     def observe(self, reading: Reading, now: float) -> bool:
         """Take in what a look brought. Its capacity is its own business and never changes."""
@@ -122,6 +127,8 @@ class HostedAccount:
             preemptions=0,
             telemetry_age_s=now - self.standing.read_at if reading else None,
             drain_timeouts=0,
+            requests_left_share=self.requests.level_share(now) if self.requests.per_minute else None,
+            tokens_left_share=self.tokens.level_share(now) if self.tokens.per_minute else None,
         )
 
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import enum
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from estimator.output_length import OutputForecast
-from gateway.admission.fit import blocks_at
+from gateway.admission.fit import Size, blocks_at, size_of
 from gateway.domain import Capacity, Outcome, Ticket
 
 REPORT_MIN_S = 1.0
@@ -30,32 +31,69 @@ class LeaseState(enum.Enum):
 
 @dataclass(slots=True, eq=False)
 class Lease:
-    """The memory of one dispatched request. Only its pool changes it, but for `output`."""
+    """The memory of one dispatched request. Only its pool changes it."""
 
     ticket: Ticket
     pool: Pool
     started_at: float
     bound_tokens: int
     """Output per sequence that is reserved for; grows when the output outgrows it."""
-    output: OutputForecast
-    """How long its answer is expected to get; replaced as more is learned."""
     state: LeaseState = LeaseState.ACTIVE
     output_tokens: int = 0
     """As reported, over all sequences."""
+    inferred_tokens: int = 0
+    """Generated beyond that, for all we know: an answer that does not stream reports nothing."""
     final_blocks: int = 0
     """Held when every sequence has reached `bound_tokens`."""
     most_blocks: int = 0
     """Held when every sequence has reached its hard end."""
+    expected_tokens: int = 0
+    """Output per sequence that is expected: what its tenant's share is charged with."""
+    expected_blocks: int = 0
+    """Held then."""
+    first_token_at: float | None = None
+    """When its first token was seen; None before, and where it does not stream."""
+    charged_until: float = 0.0
+    """Up to when its tenant was charged for the memory it held."""
     ended_at: float = 0.0
     ended_blocks: int = 0
     """Held when it ended here."""
     readings_since_end: int = 0
+    sequences: int = field(init=False)
+    """That its engine runs for it."""
+
+    def __post_init__(self) -> None:
+        self.sequences = self.ticket.demand.sequences
+
+    @property
+    def output(self) -> OutputForecast:
+        """How long its answer is expected to get, as is known now."""
+        own = self.ticket.demand.output
+        return own if self.ticket.runs_to_max else self.pool.outputs.get(self.ticket.model, own)
+
+    @property
+    def is_of_known_end(self) -> bool:
+        """Whether it rather runs to its hard end than ends before. Answers of unknown length spread by themselves."""
+        return self.output.survival(self.ticket.demand.output_tokens_max) >= 0.5
+
+    @property
+    def held_tokens(self) -> int:
+        """Tokens that all its sequences are expected to hold together."""
+        demand = self.ticket.demand
+        return demand.n * demand.prompt_tokens + self.output_tokens + self.inferred_tokens
 
     def generated(self, now: float, tokens_per_s: float) -> int:
         """Output per sequence by now: reported where the request streams, else inferred from the time it runs."""
         if self.ticket.streamed:
-            return self.output_tokens // self.ticket.demand.sequences
+            return self.output_tokens // self.sequences
         return min(self.bound_tokens, int((now - self.started_at) * tokens_per_s))
+
+    def charge(self, generated: int, now: float) -> float:
+        """Token-seconds that it has held since it was last charged."""
+        demand = self.ticket.demand
+        tokens = demand.n * demand.prompt_tokens + self.sequences * generated
+        seconds, self.charged_until = now - self.charged_until, now
+        return tokens * seconds
 
     def blocks_at(self, generated: int) -> int:
         """Pool blocks held when each sequence has generated so much."""
@@ -91,7 +129,13 @@ class Pool:
     draining_blocks: int = 0
     """The part of it that ended requests may still grow to, for all we know."""
     tenant_blocks: dict[str, int] = field(default_factory=dict)
-    """The same sum by tenant."""
+    """By tenant: blocks that all its leases are expected to hold at their ends."""
+    kv_tokens: int = 0
+    """That active leases hold, as far as reported, or inferred when that was done last."""
+    intervals_s: dict[float, int] = field(default_factory=dict)
+    """Times per token that active leases were promised, and how many of them each."""
+    outputs: dict[str, OutputForecast] = field(default_factory=dict)
+    """How long each model's answers are expected to get, where that was learned since requests were priced."""
     released: deque[Release] = field(default_factory=deque)
     """Recent ends that proved their memory free."""
 
@@ -100,14 +144,18 @@ class Pool:
         """Whether nobody holds anything, as far as the ledger knows."""
         return not self.leases and not self.draining
 
-    def lend(self, ticket: Ticket, bound_tokens: int, now: float) -> Lease:
-        """Open a lease for a request that is being sent to this backend."""
+    def lend(self, ticket: Ticket, bound_tokens: int, now: float, size: Size | None = None) -> Lease:
+        """Open a lease for a request that is being sent to this backend; its size if it is known already."""
         assert ticket.id not in self.leases, f"ticket {ticket.id} was sent twice"
-        lease = Lease(ticket, self, now, bound_tokens, ticket.demand.output)
+        lease = Lease(ticket, self, now, bound_tokens, charged_until=now)
         self.leases[ticket.id] = lease
-        self.sequences += ticket.demand.sequences
-        lease.most_blocks = lease.blocks_at(ticket.demand.output_tokens_max)
-        self.most_blocks += lease.most_blocks
+        size = size or size_of(self.capacity, ticket)
+        self.sequences += lease.sequences
+        self.kv_tokens += lease.held_tokens
+        self.intervals_s[ticket.token_interval_max_s] = self.intervals_s.get(ticket.token_interval_max_s, 0) + 1
+        self._expect(lease, round(size.output_tokens))
+        lease.most_blocks = size.most
+        self.most_blocks += size.most
         self._set_final(lease, lease.blocks_at(bound_tokens))
         return lease
 
@@ -115,13 +163,24 @@ class Pool:
         """Note how much a stream has generated; reserve more once it has outgrown its bound."""
         if lease.state is not LeaseState.ACTIVE or output_tokens <= lease.output_tokens:
             return
+        self.kv_tokens += output_tokens - lease.output_tokens
         lease.output_tokens = output_tokens
-        demand = lease.ticket.demand
-        generated = output_tokens // demand.sequences
+        generated = output_tokens // lease.sequences
+        if generated > lease.expected_tokens:
+            # Whoever asks for little and then generates much is charged with what can still come.
+            self._expect(lease, round(lease.output.mean(generated, cap=lease.ticket.demand.output_tokens_max)))
         if generated >= lease.bound_tokens:
-            longer = min(demand.output_tokens_max, lease.output.quantile(1 - risk, generated))
+            longer = min(lease.ticket.demand.output_tokens_max, lease.output.quantile(1 - risk, generated))
             lease.bound_tokens = max(generated, longer)
             self._set_final(lease, lease.blocks_at(lease.bound_tokens))
+
+    def infer(self, now: float, tokens_per_s: float) -> None:
+        """Note how far answers that do not stream should have come by now."""
+        for lease in self.leases.values():
+            if not lease.ticket.streamed:
+                tokens = max(0, lease.generated(now, tokens_per_s) * lease.sequences - lease.output_tokens)
+                self.kv_tokens += tokens - lease.inferred_tokens
+                lease.inferred_tokens = tokens
 
     def end(self, lease: Lease, outcome: Outcome, now: float, *, generated: int) -> bool:
         """The request ended here. Its memory is free if the outcome proves it, else it drains.
@@ -131,10 +190,15 @@ class Pool:
         """
         if lease.state is not LeaseState.ACTIVE:
             return False
-        sequences = lease.ticket.demand.sequences
+        sequences = lease.sequences
         del self.leases[lease.ticket.id]
         self.sequences -= sequences
         self.most_blocks -= lease.most_blocks
+        self.kv_tokens -= lease.held_tokens
+        interval_s = lease.ticket.token_interval_max_s
+        self.intervals_s[interval_s] -= 1
+        if not self.intervals_s[interval_s]:
+            del self.intervals_s[interval_s]
         lease.ended_at = now
         lease.ended_blocks = lease.blocks_at(generated)
         if outcome.proves_memory_is_free:
@@ -161,6 +225,7 @@ class Pool:
         for lease in (*self.leases.values(), *self.draining):
             lease.most_blocks = lease.blocks_at(lease.ticket.demand.output_tokens_max)
             self._set_final(lease, lease.blocks_at(lease.bound_tokens))
+            self._expect(lease, lease.expected_tokens)
         self.most_blocks = sum(lease.most_blocks for lease in self.leases.values())
         self.draining_blocks = sum(lease.final_blocks for lease in self.draining)
 
@@ -171,7 +236,7 @@ class Pool:
     def fastest_tokens_per_s(self, now: float) -> float:
         """Tokens per second of the sequence that has reported most for its time; 0 before any is old enough."""
         rates = [
-            lease.output_tokens / lease.ticket.demand.sequences / (now - lease.started_at)
+            lease.output_tokens / lease.sequences / (now - lease.started_at)
             for lease in self.leases.values()
             if lease.ticket.streamed and now - lease.started_at >= REPORT_MIN_S
         ]
@@ -185,14 +250,17 @@ class Pool:
         assert self.final_blocks == sum(lease.final_blocks for lease in held), "final_blocks"
         assert self.most_blocks == sum(lease.most_blocks for lease in self.leases.values()), "most_blocks"
         assert self.draining_blocks == sum(lease.final_blocks for lease in self.draining), "draining_blocks"
-        assert self.sequences == sum(lease.ticket.demand.sequences for lease in self.leases.values()), "sequences"
+        assert self.kv_tokens == sum(lease.held_tokens for lease in self.leases.values()), "kv_tokens"
+        assert sum(self.intervals_s.values()) == len(self.leases), "intervals_s"
+        assert self.sequences == sum(lease.sequences for lease in self.leases.values()), "sequences"
         tenants: dict[str, int] = {}
         for lease in held:
-            tenants[lease.ticket.tenant] = tenants.get(lease.ticket.tenant, 0) + lease.final_blocks
+            tenants[lease.ticket.tenant] = tenants.get(lease.ticket.tenant, 0) + lease.expected_blocks
         assert {tenant: blocks for tenant, blocks in tenants.items() if blocks} == self.tenant_blocks, "tenant_blocks"
 
     def _close(self, lease: Lease) -> None:
         self._set_final(lease, 0)
+        self._charge_share(lease, 0)
         lease.state = LeaseState.RELEASED
 
     def _remember(self, release: Release) -> None:
@@ -201,12 +269,26 @@ class Pool:
             self.released.popleft()
 
     def _set_final(self, lease: Lease, blocks: int) -> None:
-        change = blocks - lease.final_blocks
+        self.final_blocks += blocks - lease.final_blocks
         lease.final_blocks = blocks
-        self.final_blocks += change
+
+    def _expect(self, lease: Lease, tokens: int) -> None:
+        lease.expected_tokens = tokens
+        self._charge_share(lease, lease.blocks_at(tokens))
+
+    def _charge_share(self, lease: Lease, blocks: int) -> None:
         tenant = lease.ticket.tenant
-        held = self.tenant_blocks.get(tenant, 0) + change
+        held = self.tenant_blocks.get(tenant, 0) + blocks - lease.expected_blocks
+        lease.expected_blocks = blocks
         if held:
             self.tenant_blocks[tenant] = held
         else:
             self.tenant_blocks.pop(tenant, None)
+
+
+def charge(leases: Iterable[Lease], seconds_of: dict[str, float], tokens_per_s: float, now: float) -> None:
+    """Add to each tenant's token-seconds what its leases have held since they were last charged."""
+    for lease in leases:
+        tenant = lease.ticket.tenant
+        held = lease.charge(lease.generated(now, tokens_per_s), now)
+        seconds_of[tenant] = seconds_of.get(tenant, 0.0) + held

@@ -25,6 +25,8 @@ class Openings:
 
     def for_ticket(self, ticket: Ticket) -> list[Account]:
         """Those that this request may use."""
+        if not ticket.excluded and not self.held_by_tenant:
+            return self.accounts
         return [
             account
             for account in self.accounts
@@ -52,7 +54,7 @@ def ask(
         depth: requests that wait for its model, this one included.
         contended: whether several tenants wait for its model.
     """
-    engines = sum(isinstance(account, EngineAccount) for account in accounts)
+    engines = sum([isinstance(account, EngineAccount) for account in accounts])
     backlog = -(-depth // max(1, engines))
     offers: list[Offer] = []
     lacks: dict[str, Lack] = {}

@@ -11,10 +11,15 @@ PACE_FILL = 0.95
 """Part of the pool that evenly spaced starts aim to fill: whole blocks keep the sum from standing at the brim."""
 
 
-def work_token_steps(ticket: Ticket) -> float:
-    """What a request is expected to hold, summed over the steps that it takes: it grows evenly from prompt to end."""
+def work_token_steps(ticket: Ticket, steps: float | None = None) -> float:
+    """What a request is expected to hold, summed over the steps that it takes: it grows evenly from prompt to end.
+
+    Args:
+        ticket: the request.
+        steps: see `hold_steps`; where it is known already.
+    """
     demand = ticket.demand
-    steps = max(1.0, demand.output.mean(cap=demand.output_tokens_max))
+    steps = hold_steps(ticket) if steps is None else steps
     return (demand.n * demand.prompt_tokens + demand.sequences * steps / 2) * steps
 
 

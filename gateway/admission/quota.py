@@ -22,6 +22,10 @@ class Bucket:
         """A bucket nobody has drawn from yet."""
         return cls(per_minute, float(per_minute), now)
 
+    def resized(self, per_minute: int, now: float) -> Bucket:
+        """A bucket of another size in which the same part is left."""
+        return Bucket(per_minute, self.level_share(now) * per_minute, now)
+
     def wait_s(self, amount: float, now: float) -> float:
         """Seconds until `amount` may be drawn. More than the bucket holds may be drawn when it is full."""
         if not self.per_minute:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gateway.admission.forecast import growth_of
+from gateway.admission.curves import generated_unseen
 from gateway.admission.ledger import Lease, LeaseState, Pool
 from gateway.admission.limits import AdmissionLimits
 from gateway.domain import Reading
@@ -40,11 +40,14 @@ class Reconciliation:
     moved_at: float = 0.0
     """When the engine's counters last moved."""
     drain_timeouts: int = 0
+    others: Explained = Explained(0, 0)
+    """What other gateways say that their requests use."""
 
     def read(self, pool: Pool, reading: Reading, now: float, tokens_per_s: float) -> None:
         """Take in one reading."""
         self._note_movement(reading, now)
-        explained = explain(pool, reading, now, tokens_per_s)
+        own, others = explain(pool, reading, now, tokens_per_s), self.others
+        explained = Explained(own.sequences + others.sequences, own.blocks + others.blocks)
         self._settle_drains(pool, reading, explained, now)
         self._find_foreign(pool, reading, explained)
         self.last = reading
@@ -88,7 +91,7 @@ class Reconciliation:
         for lease in reversed(ended):
             if sequences <= 0 and blocks <= 0:
                 free.append(lease)
-            sequences -= lease.ticket.demand.sequences
+            sequences -= lease.sequences
             blocks -= lease.ended_blocks
         pool.free(free)
         overdue = [lease for lease in ended if lease.state is LeaseState.DRAINING and self._is_overdue(lease, now)]
@@ -147,13 +150,13 @@ def explain(pool: Pool, reading: Reading, now: float, tokens_per_s: float) -> Ex
     sequences = blocks = 0
     for lease in pool.leases.values():
         if lease.started_at < asked_at:
-            sequences += lease.ticket.demand.sequences
-            growth = growth_of(lease, now, tokens_per_s, fastest)
-            seen = lease.blocks_at(growth.generated + growth.unseen)
+            sequences += lease.sequences
+            generated = lease.generated(now, tokens_per_s)
+            seen = lease.blocks_at(generated + generated_unseen(lease, generated, now, fastest))
             blocks += seen if lease.ticket.streamed else max(seen, lease.final_blocks)
     for lease in pool.draining:
         if lease.started_at < asked_at <= lease.ended_at:
-            sequences += lease.ticket.demand.sequences
+            sequences += lease.sequences
             blocks += lease.final_blocks
     for release in reversed(pool.released):
         if release.at < asked_at:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from gateway.admission import fit
+from gateway.admission.account import EngineAccount
 from gateway.admission.queue import Waiting
 from gateway.admission.roster import Roster
-from gateway.domain import Reason, Refusal, Ticket
+from gateway.domain import Capacity, Reason, Refusal, Ticket
 
 RETRY_MIN_S = 0.25
 RETRY_UNKNOWN_S = 5.0
 """Advice where nothing can be predicted: no backend of the model is known."""
 PROMISED_MAX_S = 60.0
 """Clients do not obey a longer wait, so nothing is promised beyond it."""
+NEWCOMERS = 1.5
+"""Turns are promised so much further apart than they take: others come meanwhile, and take room as well."""
 JITTER_SHARE = 0.2
 GOLDEN_RATIO = 0.6180339887498949
 
@@ -30,12 +34,12 @@ class Promises:
     def make(self, model: str, serve_s: float, now: float) -> float:
         """Promise a turn behind those promised before; returns how much later than the present line that is."""
         behind_s = min(PROMISED_MAX_S, max(0.0, self.until.get(model, now) - now))
-        self.until[model] = now + behind_s + serve_s
+        self.until[model] = now + behind_s + NEWCOMERS * serve_s
         return behind_s
 
 
 def refusal(
-    waiting: Waiting, reason: Reason, roster: Roster, ahead: list[Waiting], promises: Promises, now: float
+    waiting: Waiting, reason: Reason, roster: Roster, ahead: tuple[int, float], promises: Promises, now: float
 ) -> Refusal:
     """Put the answer together.
 
@@ -43,7 +47,7 @@ def refusal(
         waiting: the request that is turned away.
         reason: why.
         roster: the backends.
-        ahead: who would be served before a retry.
+        ahead: how many would be served before a retry, and their work in token-steps.
         promises: to those who were turned away before it.
         now: monotonic seconds.
     """
@@ -51,29 +55,66 @@ def refusal(
         return _too_large(waiting, roster, now)
     return Refusal(
         reason=reason,
-        retry_after_s=_retry_after_s(waiting, roster, ahead, promises, now),
+        retry_after_s=_retry_after_s(waiting, roster, ahead[1], promises, now),
         need_tokens=need_tokens(waiting.ticket, roster),
         headroom_tokens=_headroom_tokens(waiting, roster, now),
         capacity_tokens=max((engine.capacity.tokens for engine in roster.engines_of(waiting.ticket)), default=0),
-        requests_ahead=len(ahead),
+        requests_ahead=ahead[0],
         waited_s=now - waiting.arrived_at,
     )
 
 
-def wait_s(waiting: Waiting, roster: Roster, ahead: list[Waiting], now: float) -> float | None:
+@dataclass(slots=True)
+class Needs:
+    """What those who wait need, as `need_tokens` has it: kept from one look to the next, since they are many."""
+
+    known: dict[int, tuple[Ticket, Capacity, int]] = field(default_factory=dict)
+    """By ticket id; of those only who waited at the last look."""
+
+    def look(self, roster: Roster) -> Callable[[Ticket], int]:
+        """To be asked for every one who waits now."""
+        before, self.known = self.known, {}
+        pools: dict[str, Capacity | None] = {}
+
+        def need(ticket: Ticket) -> int:
+            if ticket.excluded:
+                return need_tokens(ticket, roster)
+            if ticket.model not in pools:
+                engine = _largest(ticket, roster)
+                pools[ticket.model] = None if engine is None else engine.capacity
+            capacity = pools[ticket.model]
+            if capacity is None:
+                return 0
+            known = before.get(ticket.id)
+            if known is None or known[0] is not ticket or known[1] is not capacity:
+                known = ticket, capacity, need_tokens(ticket, roster)
+            self.known[ticket.id] = known
+            return known[2]
+
+        return need
+
+
+def wait_s(
+    waiting: Waiting, roster: Roster, ahead_work: float, now: float, *, engines_only: bool = False
+) -> float | None:
     """Predicted seconds until the first backend has room; None where there is nothing to predict from."""
     ticket = waiting.ticket
-    engines = [engine for engine in roster.engines_of(ticket) if fit.could_fit(engine.capacity, ticket)]
-    work = sum(other.work for other in ahead) / max(1, len(engines))
+    engines = [engine for engine in roster.engines_of(ticket) if engine.could_fit(ticket)]
+    work = ahead_work / max(1, len(engines))
     waits = [engine.wait_s(ticket, work, now) for engine in engines]
-    waits += [provider.wait_s(ticket, now) for provider in roster.providers_of(ticket)]
+    if not engines_only:
+        waits += [provider.wait_s(ticket, now) for provider in roster.providers_of(ticket)]
     return min(waits, default=None)
 
 
 def need_tokens(ticket: Ticket, roster: Roster) -> int:
     """KV tokens that it is predicted to hold at its end, on the largest backend that may take it."""
-    engine = max(roster.engines_of(ticket), key=lambda engine: engine.capacity.tokens, default=None)
+    engine = _largest(ticket, roster)
     return engine.need_blocks(ticket) * engine.capacity.layout.block_tokens if engine is not None else 0
+
+
+def _largest(ticket: Ticket, roster: Roster) -> EngineAccount | None:
+    return max(roster.engines_of(ticket), key=lambda engine: engine.capacity.tokens, default=None)
 
 
 def _too_large(waiting: Waiting, roster: Roster, now: float) -> Refusal:
@@ -94,9 +135,9 @@ def _headroom_tokens(waiting: Waiting, roster: Roster, now: float) -> int:
     return max((engine.headroom_blocks(now) * engine.capacity.layout.block_tokens for engine in engines), default=0)
 
 
-def _retry_after_s(waiting: Waiting, roster: Roster, ahead: list[Waiting], promises: Promises, now: float) -> float:
+def _retry_after_s(waiting: Waiting, roster: Roster, ahead_work: float, promises: Promises, now: float) -> float:
     ticket = waiting.ticket
-    predicted = wait_s(waiting, roster, ahead, now)
+    predicted = wait_s(waiting, roster, ahead_work, now)
     base = RETRY_UNKNOWN_S
     if predicted is not None:
         rates = [engine.serve_s(waiting.work, now) for engine in roster.engines_of(ticket) if engine.is_ready(now)]

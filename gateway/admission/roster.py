@@ -2,17 +2,41 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
+from typing import assert_never
 
 from gateway.admission import fit
 from gateway.admission.account import EngineAccount
+from gateway.admission.account_snapshot import snapshot_of
+from gateway.admission.events import (
+    BackendAdded,
+    BackendChanged,
+    BackendDraining,
+    BackendEvent,
+    BackendRemoved,
+    BackendResumed,
+)
 from gateway.admission.hosted import HostedAccount
 from gateway.admission.limits import AdmissionLimits
-from gateway.admission.snapshot import BackendSnapshot
+from gateway.admission.pacing import hold_steps
+from gateway.admission.snapshot import BackendSnapshot, TenantSnapshot
 from gateway.admission.standing import Standing
 from gateway.domain import BackendSpec, Ticket
 
 Account = EngineAccount | HostedAccount
+
+
+@dataclass(slots=True)
+class Served:
+    """Who serves one model. Not frozen: what a dry run sees of it must lead to its own accounts."""
+
+    accounts: list[Account]
+    engines: list[EngineAccount]
+    """Those that have described their pool."""
+    providers: list[HostedAccount]
+    usable: frozenset[str]
+    """Names of those that are alive, even if they asked for a pause."""
 
 
 @dataclass(slots=True)
@@ -22,18 +46,51 @@ class Roster:
     limits: AdmissionLimits
     engines: dict[str, EngineAccount] = field(default_factory=dict)
     hosted: dict[str, HostedAccount] = field(default_factory=dict)
+    gone_kv_token_seconds: dict[str, float] = field(default_factory=dict)
+    """Memory that each tenant's requests have held, over time, on backends that are configured no more."""
+    _served: dict[str, Served] = field(default_factory=dict)
 
-    def add(self, spec: BackendSpec, now: float) -> None:
-        """Open the books of a backend that was configured."""
-        known = self.engines.pop(spec.name, None)
-        # Only a backend whose kind had to be found out comes twice, as a provider; nothing can have been sent to it.
-        assert known is None or (spec.hosted and known.pool is None), f"backend {spec.name} was added twice"
-        assert spec.name not in self.hosted, f"provider {spec.name} was added twice"
-        standing = Standing.unknown(spec, self.limits)
-        if spec.hosted:
-            self.hosted[spec.name] = HostedAccount.open(standing, now)
-        else:
-            self.engines[spec.name] = EngineAccount(standing, self.limits)
+    def of(self, model: str) -> Served:
+        """Who serves a model. Kept until `changed`, which whoever tells an account of something must call."""
+        served = self._served.get(model)
+        if served is None:
+            accounts = [account for account in self.all() if account.standing.serves(model)]
+            served = self._served[model] = Served(
+                accounts,
+                [account for account in accounts if isinstance(account, EngineAccount) and account.pool is not None],
+                [account for account in accounts if isinstance(account, HostedAccount)],
+                frozenset(account.name for account in accounts if account.is_usable(0.0)),
+            )
+        return served
+
+    def changed(self) -> None:
+        """A backend may serve other models now, or have another pool, or be up or down."""
+        self._served.clear()
+
+    def configure(self, event: BackendEvent, now: float) -> None:
+        """What the operator wants of a backend. Of one that is not known there is nothing to want."""
+        self.changed()
+        match event:
+            case BackendAdded(spec):
+                self._add(spec, now)
+            case BackendRemoved(backend=name):
+                self._remove(name)
+            case BackendChanged(spec):
+                if (account := self.find(spec.name)) is not None:
+                    account.standing.spec = spec
+                    if isinstance(account, HostedAccount):
+                        account.allow(spec.limits, now)
+            case BackendDraining(backend=name) | BackendResumed(backend=name):
+                if (account := self.find(name)) is not None:
+                    account.standing.draining = isinstance(event, BackendDraining)
+            case _:
+                assert_never(event)
+
+    def turn(self, limits: AdmissionLimits, now: float) -> None:
+        """Other settings from now on."""
+        self.limits = limits
+        for engine in self.engines.values():
+            engine.turn(limits, now)
 
     def find(self, name: str) -> Account | None:
         """The books of a backend; None if it is not configured."""
@@ -45,33 +102,31 @@ class Roster:
 
     def serving(self, model: str) -> list[Account]:
         """Backends that serve a model."""
-        return [account for account in self.all() if account.standing.serves(model)]
+        return self.of(model).accounts
 
-    def usable(self, model: str, now: float) -> frozenset[str]:
+    def engines_serving(self, model: str) -> list[EngineAccount]:
+        """Own engines that serve a model and have described their pool."""
+        return self.of(model).engines
+
+    def usable(self, model: str) -> frozenset[str]:
         """Names of those that are alive, even if they asked for a pause."""
-        return frozenset(account.name for account in self.serving(model) if account.is_usable(now))
+        return self.of(model).usable
 
     def engines_of(self, ticket: Ticket) -> list[EngineAccount]:
         """Own engines that serve its model, have described their pool, and have not failed to take it already."""
-        return [
-            engine
-            for name, engine in self.engines.items()
-            if engine.standing.serves(ticket.model) and engine.pool is not None and name not in ticket.excluded
-        ]
+        engines, excluded = self.of(ticket.model).engines, ticket.excluded
+        return [engine for engine in engines if engine.name not in excluded] if excluded else engines
 
     def providers_of(self, ticket: Ticket) -> list[HostedAccount]:
         """Providers likewise."""
-        return [
-            account
-            for name, account in self.hosted.items()
-            if account.standing.serves(ticket.model) and name not in ticket.excluded
-        ]
+        providers, excluded = self.of(ticket.model).providers, ticket.excluded
+        return [account for account in providers if account.name not in excluded] if excluded else providers
 
     def could_fit(self, ticket: Ticket) -> bool:
         """Whether any backend could ever take the request, be it empty."""
         if self.providers_of(ticket):
             return True
-        return any(fit.could_fit(engine.capacity, ticket) for engine in self.engines_of(ticket))
+        return any(engine.could_fit(ticket) for engine in self.engines_of(ticket))
 
     def largest_for(self, ticket: Ticket) -> tuple[EngineAccount | None, int]:
         """The engine that would take the request with the largest output, and that; -1 if its prompt fits none."""
@@ -80,21 +135,62 @@ class Roster:
 
     def context_tokens(self, model: str) -> int | None:
         """Longest prompt plus output that any own engine takes for the model; None if none has said."""
-        known = [
-            engine for engine in self.engines.values() if engine.pool is not None and engine.standing.serves(model)
-        ]
-        return max((fit.takes_tokens(engine.capacity) for engine in known), default=None)
+        return max((fit.takes_tokens(engine.capacity) for engine in self.engines_serving(model)), default=None)
 
     def models(self) -> frozenset[str]:
         """Models that any backend has said it serves."""
         readings = [account.standing.reading for account in self.all()]
         return frozenset(model for reading in readings if reading is not None for model in reading.models)
 
+    def cost_s(self, ticket: Ticket) -> float:
+        """Seconds of an engine that a request is expected to take: of the one that would take least."""
+        return min([engine.cost_s(ticket) for engine in self.engines_of(ticket)], default=0.0)
+
+    def steps(self, ticket: Ticket) -> float:
+        """Steps for which a request is expected to hold memory, wherever it goes."""
+        engines = self.engines_of(ticket)
+        return engines[0].steps(ticket) if engines else hold_steps(ticket)
+
+    def waits_at_most(self, ticket: Ticket, ahead_work: float, now: float) -> float:
+        """Seconds after which one of the engines surely has room, as is predicted: costs less than to predict it."""
+        engines = [engine for engine in self.engines_of(ticket) if engine.could_fit(ticket)]
+        work = ahead_work / max(1, len(engines))
+        return min([engine.wait_s(ticket, work, now, at_most=True) for engine in engines], default=math.inf)
+
+    def tenants(self) -> tuple[TenantSnapshot, ...]:
+        """What each tenant's requests hold and have held."""
+        seconds = dict(self.gone_kv_token_seconds)
+        reserved: dict[str, int] = {}
+        for engine in self.engines.values():
+            for tenant, used in engine.kv_token_seconds.items():
+                seconds[tenant] = seconds.get(tenant, 0.0) + used
+            if engine.pool is not None:
+                per_block = engine.capacity.layout.block_tokens
+                for tenant, blocks in engine.pool.tenant_blocks.items():
+                    reserved[tenant] = reserved.get(tenant, 0) + blocks * per_block
+        names = sorted(seconds.keys() | reserved.keys())
+        return tuple(TenantSnapshot(name, seconds.get(name, 0.0), reserved.get(name, 0)) for name in names)
+
     def snapshots(self, now: float) -> tuple[BackendSnapshot, ...]:
         """Every backend's state for people and metrics."""
-        return tuple(account.snapshot(now) for account in self.all())
+        engines = (snapshot_of(engine, now) for engine in self.engines.values())
+        return (*engines, *(provider.snapshot(now) for provider in self.hosted.values()))
 
     def check(self) -> None:
         """Assert that all books balance."""
         for account in self.all():
             account.check()
+
+    def _add(self, spec: BackendSpec, now: float) -> None:
+        self._remove(spec.name)
+        standing = Standing.unknown(spec, self.limits)
+        if spec.hosted:
+            self.hosted[spec.name] = HostedAccount.open(standing, now)
+        else:
+            self.engines[spec.name] = EngineAccount(standing, self.limits)
+
+    def _remove(self, name: str) -> None:
+        self.hosted.pop(name, None)
+        if (engine := self.engines.pop(name, None)) is not None:
+            for tenant, used in engine.kv_token_seconds.items():
+                self.gone_kv_token_seconds[tenant] = self.gone_kv_token_seconds.get(tenant, 0.0) + used

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from dataclasses import dataclass
 
 from gateway.domain import Priority
@@ -16,6 +17,8 @@ class BackendState(enum.Enum):
     READY = "ready"
     BUSY = "busy"
     """It asked to be left alone for a while (429 or 503 of its own)."""
+    DRAINING = "draining"
+    """The operator wants no more requests sent there; what runs may end."""
     DOWN = "down"
     """It does not answer: nothing is sent."""
 
@@ -68,6 +71,23 @@ class BackendSnapshot:
     telemetry_age_s: float | None
     drain_timeouts: int
     """Requests whose memory was given free without the engine having shown it."""
+    peak_forecast_30s_tokens: int = 0
+    """The most that live requests are forecast to hold within 30 s; the next: within 300 s."""
+    peak_forecast_300s_tokens: int = 0
+    exhaustion_s: float = math.inf
+    """Forecast seconds until the headroom is zero; inf when that is not in sight."""
+    margin_share: float = 0.0
+    """Part of the pool that is held back now."""
+    kv_token_seconds: float = 0.0
+    """Integral of what is reserved, since the start."""
+    step_s: float = 0.0
+    """Learned seconds of an engine step with what runs now; the next: of one token of a prompt."""
+    prompt_token_s: float = 0.0
+    prefix_trust: float | None = None
+    """Part of what was expected in its prefix cache that was there; None where it is not known to have one."""
+    requests_left_share: float | None = None
+    """Hosted: part of the requests per minute that is left; None where no limit is known. The next: of the tokens."""
+    tokens_left_share: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +102,16 @@ class QueueSnapshot:
 
 
 @dataclass(frozen=True, slots=True)
+class TenantSnapshot:
+    """What one tenant's requests hold."""
+
+    name: str
+    kv_token_seconds: float
+    """Integral of what is reserved for them, since the start."""
+    reserved_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """All of admission at one time."""
 
@@ -92,3 +122,4 @@ class Snapshot:
     queue_requests_max: int
     double_releases: int
     """Ends reported for requests that had ended already; anything but 0 is a bug of the caller."""
+    tenants: tuple[TenantSnapshot, ...] = ()

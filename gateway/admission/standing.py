@@ -26,6 +26,8 @@ class Standing:
     read_at: float = float("-inf")
     """When it was asked for."""
     busy_until: float = float("-inf")
+    draining: bool = False
+    """The operator wants no more requests sent there."""
     preemptions: int = 0
     """That the engine counted since it was first seen, over all its generations."""
 
@@ -56,8 +58,8 @@ class Standing:
         self.busy_until = max(self.busy_until, until)
 
     def serves(self, model: str) -> bool:
-        """Whether it last said that it serves the model."""
-        return self.reading is not None and model in self.reading.models
+        """Whether it last said that it serves the model, and may be sent requests at all."""
+        return not self.draining and self.reading is not None and model in self.reading.models
 
     def state(self, now: float) -> BackendState:
         """What it may be used for."""
@@ -65,6 +67,8 @@ class Standing:
             return BackendState.COLD
         if not self.health.up:
             return BackendState.DOWN
+        if self.draining:
+            return BackendState.DRAINING
         return BackendState.BUSY if now < self.busy_until else BackendState.READY
 
     def _count_preemptions(self, reading: Reading) -> None:

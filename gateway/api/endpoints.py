@@ -5,26 +5,24 @@ from __future__ import annotations
 import asyncio
 import traceback
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from urllib.parse import unquote
 
 import msgspec
 import structlog
 from aiohttp import HttpVersion11, web
 
 from gateway.api.auth import PRIORITY_HEADER, KeyRing, requested_priority
+from gateway.api.body_limits import BODY_MAX_S, too_large, too_slow
 from gateway.api.error_body import render_error
+from gateway.api.estimate import ESTIMATE, parse_estimate
+from gateway.api.models import MODELS, models_page
 from gateway.api.parse import ParsePolicy, parse_inference
-from gateway.api.request_headers import apply_headers, reject_encoded_body, request_id
+from gateway.api.request_headers import apply_headers, reject_encoded_body, request_id, trace_context
 from gateway.api.respond import HttpSink
-from gateway.errors import SERVER_ERROR, ApiError, internal_error, model_not_found
+from gateway.errors import SERVER_ERROR, ApiError, internal_error
 from gateway.relay import Relay
 from gateway.request import CHAT, COMPLETIONS, EMBEDDINGS, InferenceRequest
-
-BODY_MAX_S = 30.0
-"""A body that takes longer to arrive is not waited for."""
-MODELS = "/v1/models"
 
 log = structlog.get_logger()
 
@@ -53,7 +51,8 @@ class Api:
             CHAT: ("POST", self._infer),
             COMPLETIONS: ("POST", self._infer),
             EMBEDDINGS: ("POST", self._infer),
-            MODELS: ("GET", self._list_models),
+            ESTIMATE: ("POST", self._estimate),
+            MODELS: ("GET", self._models),
             "/health": ("GET", self._health),
             "/ready": ("GET", self._ready),
         }
@@ -75,7 +74,7 @@ class Api:
         if known is not None:
             return known
         if path.startswith(f"{MODELS}/"):
-            return "GET", self._show_model
+            return "GET", self._models
         raise ApiError(404, "unknown_url", "This path does not exist here.")
 
     async def _infer(self, request: web.BaseRequest, id_: str) -> web.StreamResponse:
@@ -87,7 +86,8 @@ class Api:
         except Exception as error:
             told = error if isinstance(error, ApiError) else internal_error()
             path = request.raw_path.partition("?")[0]
-            self._relay.turned_away(path, id_, told, asyncio.get_running_loop().time() - started)
+            duration_s = asyncio.get_running_loop().time() - started
+            self._relay.turned_away(path, id_, told, duration_s, trace_context(request.headers))
             raise
         sink = HttpSink(request, {"x-request-id": id_})
         try:
@@ -97,6 +97,9 @@ class Api:
         assert sink.response is not None
         return sink.response
 
+    async def _estimate(self, request: web.BaseRequest, id_: str) -> web.StreamResponse:
+        return _json_response(await self._relay.estimate(await self._read(request, id_)), id_)
+
     async def _read(self, request: web.BaseRequest, id_: str) -> InferenceRequest:
         """Everything that can be wrong with a request by itself is found here, before anything is reserved for it."""
         headers = request.headers
@@ -104,7 +107,8 @@ class Api:
         priority = requested_priority(headers.get(PRIORITY_HEADER), tenant)
         reject_encoded_body(headers)
         body = await self._body(request)
-        inference = parse_inference(request.raw_path.partition("?")[0], body, self._settings.policy)
+        path, policy = request.raw_path.partition("?")[0], self._settings.policy
+        inference = parse_estimate(body, policy) if path == ESTIMATE else parse_inference(path, body, policy)
         apply_headers(inference, headers)
         inference.request_id = id_
         inference.tenant = tenant
@@ -114,42 +118,22 @@ class Api:
     async def _body(self, request: web.BaseRequest) -> bytes:
         limit = self._settings.body_bytes_max
         if (request.content_length or 0) > limit:
-            raise _too_large(limit)
+            raise too_large(limit)
         await _meet_expectation(request)
         try:
             async with asyncio.timeout(BODY_MAX_S):
                 return await request.read()
         except web.HTTPRequestEntityTooLarge:
-            raise _too_large(limit) from None
+            raise too_large(limit) from None
         except web.RequestPayloadError:
             raise ApiError(400, "invalid_http", "The request body is not framed as it claims.", close=True) from None
         except TimeoutError:
-            text = f"The request body took longer than {BODY_MAX_S:.0f} s."
-            raise ApiError(408, "request_timeout", text, type_="timeout_error", close=True) from None
+            raise too_slow() from None
 
-    async def _list_models(self, request: web.BaseRequest, id_: str) -> web.StreamResponse:
+    async def _models(self, request: web.BaseRequest, id_: str) -> web.StreamResponse:
         self._keys.tenant_for(request.headers.get("authorization"))
-        data = [self._model(name, context) for name, context in self._relay.models().items()]
-        return _json_response({"object": "list", "data": data}, id_)
-
-    async def _show_model(self, request: web.BaseRequest, id_: str) -> web.StreamResponse:
-        self._keys.tenant_for(request.headers.get("authorization"))
-        name = unquote(request.raw_path.partition("?")[0].removeprefix(f"{MODELS}/"))
-        models = self._relay.models()
-        if name not in models:
-            raise model_not_found(name[:256])
-        return _json_response(self._model(name, models[name]), id_)
-
-    def _model(self, name: str, context_tokens: int | None) -> Mapping[str, object]:
-        model: dict[str, object] = {
-            "id": name,
-            "object": "model",
-            "created": self._settings.started_at_unix_s,
-            "owned_by": "kvgate",
-        }
-        if context_tokens is not None:
-            model["max_model_len"] = context_tokens
-        return model
+        path = request.raw_path.partition("?")[0]
+        return _json_response(models_page(path, self._relay.models(), self._settings.started_at_unix_s), id_)
 
     async def _health(self, _request: web.BaseRequest, id_: str) -> web.StreamResponse:
         return _json_response({"status": "ok"}, id_)
@@ -220,7 +204,3 @@ def _error_response(error: ApiError, id_: str, **more_headers: str) -> web.Respo
     if error.close:
         response.force_close()
     return response
-
-
-def _too_large(limit: int) -> ApiError:
-    return ApiError(413, "request_too_large", f"The request body is larger than {limit:,} bytes.", close=True)

@@ -7,13 +7,14 @@ import uuid
 from collections.abc import Mapping
 
 from gateway.errors import ApiError
-from gateway.request import InferenceRequest
+from gateway.request import UNTRACED, InferenceRequest, TraceContext
 
 DEADLINE_MAX_S = 86_400.0
 """A longer read timeout says no more than this."""
 RETRY_COUNT_MAX = 100
 _REQUEST_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+_TRACESTATE = re.compile(r"[ -~]{1,512}")
 _COUNT = re.compile(r"[0-9]{1,9}")
 _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 
@@ -39,8 +40,15 @@ def apply_headers(request: InferenceRequest, headers: Mapping[str, str]) -> None
     request.deadline_s = _deadline_s(headers.get("x-stainless-read-timeout", ""))
     retries = headers.get("x-stainless-retry-count", "")
     request.retry_count = min(int(retries), RETRY_COUNT_MAX) if _COUNT.fullmatch(retries) else 0
-    trace = headers.get("traceparent", "")
-    request.traceparent = trace if _TRACEPARENT.fullmatch(trace) else ""
+    request.trace = trace_context(headers)
+
+
+def trace_context(headers: Mapping[str, str]) -> TraceContext:
+    """Where the client's own trace stands; a `tracestate` says nothing without its `traceparent`."""
+    parent, state = headers.get("traceparent", ""), headers.get("tracestate", "")
+    if not _TRACEPARENT.fullmatch(parent):
+        return UNTRACED
+    return TraceContext(parent, state if _TRACESTATE.fullmatch(state) else "")
 
 
 def _deadline_s(text: str) -> float | None:

@@ -28,6 +28,7 @@ LOOK_MAX_S = 2.0
 
 _KEY = re.compile(r"[!-~]{1,4096}")
 _TOKEN = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_PRINTABLE = re.compile(r"[ -~]{0,4096}")
 
 
 class Backend:
@@ -45,7 +46,8 @@ class Backend:
         kv = settings.kv
         model = None if kv.model_config is None else load_model(kv.model_config)
         self._stated = StatedPool(kv.capacity_tokens, kv.block_size, model)
-        self._engine = None if settings.kind == "auto" else self._driver(settings.kind)
+        self._found = None if settings.kind == "auto" else settings.kind
+        self._engine = None if self._found is None else self._driver(self._found)
         keepalive_s = HOSTED_KEEPALIVE_S if settings.kind == "openai" else ENGINE_KEEPALIVE_S
         self._upstream = Upstream(
             settings.url, timeouts=settings.timeouts, connections_max=CONNECTIONS_MAX, keepalive_s=keepalive_s
@@ -67,6 +69,11 @@ class Backend:
     def kind(self) -> str:
         """The kind of engine; "auto" until one was found."""
         return "auto" if self._engine is None else self._engine.kind
+
+    @property
+    def found(self) -> EngineKind | None:
+        """The kind of engine, once it is known."""
+        return self._found
 
     @property
     def hosted(self) -> bool:
@@ -93,7 +100,12 @@ class Backend:
         """The name by which the engine knows a model."""
         return self._settings.models.get(public, public)
 
-    def headers(self, request_id: str, *, stream: bool, traceparent: str | None = None) -> bytes:
+    @property
+    def url(self) -> str:
+        """Where it is, as configured."""
+        return self._settings.url
+
+    def headers(self, request_id: str, *, stream: bool, traceparent: str | None = None, tracestate: str = "") -> bytes:
         """Header lines of a request, made from nothing the client sent but these checked values.
 
         Raises:
@@ -101,9 +113,13 @@ class Backend:
         """
         if not _TOKEN.fullmatch(request_id) or (traceparent is not None and not _TOKEN.fullmatch(traceparent)):
             raise ValueError("a request id or trace parent of this form is never sent")
+        if not _PRINTABLE.fullmatch(tracestate):
+            raise ValueError("a trace state of this form is never sent")
         lines = f"{self._connection_line}X-Request-Id: {request_id}\r\n"
         if traceparent is not None:
             lines += f"traceparent: {traceparent}\r\n"
+        if tracestate:
+            lines += f"tracestate: {tracestate}\r\n"
         return (self._event_headers if stream else self._json_headers) + lines.encode()
 
     def exchange(self, path: str, headers: bytes, body: bytes) -> AbstractAsyncContextManager[Exchange]:
@@ -118,8 +134,13 @@ class Backend:
             TelemetryError: what it answered is of no use.
         """
         if self._engine is None:
-            self._engine = self._driver(await detect(self._fetch))
+            self._found = await detect(self._fetch)
+            self._engine = self._driver(self._found)
         return await self._engine.read(self._fetch, now)
+
+    async def retire(self) -> None:
+        """Wait until nothing goes over its connections any more."""
+        await self._upstream.retire()
 
     async def aclose(self) -> None:
         """Close its connections."""

@@ -12,6 +12,8 @@ from contextlib import suppress
 
 import msgspec
 
+from estimator.output_length import LengthHistogram
+from gateway.backends.answer_lengths import length_histograms
 from gateway.backends.calibration import Calibration
 from gateway.backends.engine import (
     LISTING_MAX_AGE_S,
@@ -46,10 +48,16 @@ WAITING = b"num_queue_reqs"
 RETRACTED = b"num_retracted_requests_total"
 PROMPT = b"prompt_tokens_total"
 OUTPUT = b"generation_tokens_total"
+CACHED = b"cached_tokens_total"
+"""Counted when an answer ends; newer versions by where it was found."""
+LENGTHS = b"generation_tokens_histogram_bucket"
+"""Only with `--collect-tokens-histogram`."""
 STARTED = b"process_start_time_seconds"
-NAMES = (USAGE, USED_TOKENS, CAPACITY, PAGE_SIZE, RUNNING, WAITING, RETRACTED, PROMPT, OUTPUT)
+NAMES = (USAGE, USED_TOKENS, CAPACITY, PAGE_SIZE, RUNNING, WAITING, RETRACTED, PROMPT, OUTPUT, CACHED)
+LENGTHS_WANTED = frozenset(prefix + LENGTHS for prefix in PREFIXES)
 WANTED = frozenset({STARTED, *(prefix + name for prefix in PREFIXES for name in NAMES)})
 RANK = "dp_rank"
+SOURCE = "cache_source"
 INFO_PATHS = ("/server_info", "/get_server_info")
 """New and old name of the page with the server's arguments."""
 
@@ -83,13 +91,15 @@ class Sglang:
 
     async def read(self, fetch: Fetch, asked_at: float) -> Reading:
         """See `Engine.read`."""
-        samples = by_plain_name(samples_of(await fetch_ok(fetch, "/metrics"), WANTED))
+        metrics = await fetch_ok(fetch, "/metrics")
+        samples = by_plain_name(samples_of(metrics, WANTED))
         work = [n for n in (total(samples, PROMPT, RANK), total(samples, OUTPUT, RANK)) if n is not None]
         work_done = sum(work) if work else None
         capacity = whole(total(samples, CAPACITY, RANK))
         started = max((value for _, value in samples.get(STARTED, ())), default=None)
         generation = self._life.observe(f"{started}/{capacity}", work_done)
-        if generation != self._known_for or asked_at - self._known_at >= LISTING_MAX_AGE_S:
+        is_new = generation != self._known_for
+        if is_new or asked_at - self._known_at >= LISTING_MAX_AGE_S:
             await self._identify(fetch, asked_at, generation)
         pool = pool_of(self._pool(samples, capacity), self._stated)
         return Reading(
@@ -104,7 +114,12 @@ class Sglang:
             preemptions=whole(total(samples, RETRACTED, RANK)),
             work_done=work_done,
             engine_version=self._info.version[:64],
+            prefix_hit_tokens=hit_tokens(samples),
+            answer_lengths=self._answer_lengths(metrics) if is_new else (),
         )
+
+    def _answer_lengths(self, metrics: bytes) -> tuple[tuple[str, LengthHistogram], ...]:
+        return length_histograms(by_plain_name(samples_of(metrics, LENGTHS_WANTED)), LENGTHS, RANK, self._models)
 
     def _pool(self, samples: Samples, capacity: int | None) -> EnginePool:
         page_tokens = (
@@ -140,6 +155,18 @@ def by_plain_name(samples: Samples) -> Samples:
     for name, found in samples.items():
         plain.setdefault(name[7:] if name.startswith(PREFIXES) else name, []).extend(found)
     return plain
+
+
+def hit_tokens(samples: Samples) -> float | None:
+    """Prompt tokens found in its caches, wherever they were kept; None until it has found any.
+
+    Raises:
+        TelemetryError: a count that is none.
+    """
+    by_source: dict[str, Samples] = {}
+    for sample in samples.get(CACHED, ()):
+        by_source.setdefault(sample[0].get(SOURCE, ""), {}).setdefault(CACHED, []).append(sample)
+    return sum(total(each, CACHED, RANK) or 0.0 for each in by_source.values()) if by_source else None
 
 
 def usage(samples: Samples) -> float:

@@ -84,7 +84,7 @@ class Upstream:
         self._open: dict[Connection, None] = {}
         self._idle: dict[Connection, None] = {}
         self._sweep_timer: asyncio.TimerHandle | None = None
-        self._all_lost: asyncio.Future[None] | None = None
+        self._lost = asyncio.Event()
 
     @property
     def open_connections(self) -> int:
@@ -147,9 +147,16 @@ class Upstream:
             self._sweep_timer.cancel()
         for connection in tuple(self._open):
             connection.transport.abort()
-        if self._open:
-            self._all_lost = asyncio.get_running_loop().create_future()
-            await self._all_lost
+        while self._open:
+            await self._loss()
+
+    async def retire(self) -> None:
+        """Keep no connection beyond its exchange, and wait until the last one has ended."""
+        self._idle_connections_max = 0
+        for connection in tuple(self._idle):
+            connection.transport.abort()
+        while self._open or self._connecting:
+            await self._loss()
 
     def take_idle(self, now: float) -> Connection | None:
         """The connection used last, if one is still good."""
@@ -182,6 +189,7 @@ class Upstream:
             raise UpstreamFailure(FailureKind.CONNECT, text, request_sent=False) from error
         finally:
             self._connecting -= 1
+            self._lost.set()
         if len(self._open) >= self._connections_max or transport.is_closing():
             transport.abort()
             raise UpstreamFailure(FailureKind.CONNECT, "the connection closed at once", request_sent=False)
@@ -224,8 +232,11 @@ class Upstream:
     def _forget(self, connection: Connection) -> None:
         self._open.pop(connection, None)
         self._idle.pop(connection, None)
-        if self._all_lost is not None and not self._open and not self._all_lost.done():
-            self._all_lost.set_result(None)
+        self._lost.set()
+
+    async def _loss(self) -> None:
+        self._lost.clear()
+        await self._lost.wait()
 
 
 class _Sending:

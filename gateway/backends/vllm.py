@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
+from estimator.output_length import LengthHistogram
+from gateway.backends.answer_lengths import length_histograms
 from gateway.backends.calibration import Calibration, Told, calibrate
 from gateway.backends.engine import (
     LISTING_MAX_AGE_S,
@@ -49,8 +51,11 @@ WAITING = b"vllm:num_requests_waiting"
 PREEMPTIONS = b"vllm:num_preemptions_total"
 PROMPT = b"vllm:prompt_tokens_total"
 OUTPUT = b"vllm:generation_tokens_total"
+PREFIX_HITS = b"vllm:prefix_cache_hits_total"
+"""In tokens. The counter of another name that older versions had was in blocks, and is not read."""
+LENGTHS = b"vllm:request_generation_tokens_bucket"
 STARTED = b"process_start_time_seconds"
-WANTED = frozenset({USAGE, USAGE_OLD, CONFIG, RUNNING, WAITING, PREEMPTIONS, PROMPT, OUTPUT, STARTED})
+WANTED = frozenset({USAGE, USAGE_OLD, CONFIG, RUNNING, WAITING, PREEMPTIONS, PROMPT, OUTPUT, PREFIX_HITS, STARTED})
 RANK = "engine"
 """Label of a data-parallel rank: each has a pool of its own."""
 NAMED_MAX = 4
@@ -73,6 +78,7 @@ class VllmPage:
     waiting: int | None
     preemptions: int | None
     work_done: float | None
+    prefix_hit_tokens: float | None
     started: float | None
     """Wall-clock second at which the process began; None where several processes share the page."""
 
@@ -98,9 +104,11 @@ class Vllm:
 
     async def read(self, fetch: Fetch, asked_at: float) -> Reading:
         """See `Engine.read`."""
-        page = read_page(await fetch_ok(fetch, "/metrics"))
+        metrics = await fetch_ok(fetch, "/metrics")
+        page = read_page(metrics)
         generation = self._life.observe(f"{page.started}/{page.pool.blocks}", page.work_done)
-        if generation != self._listed_for or asked_at - self._listed_at >= LISTING_MAX_AGE_S:
+        is_new = generation != self._listed_for
+        if is_new or asked_at - self._listed_at >= LISTING_MAX_AGE_S:
             await self._identify(fetch, asked_at, generation)
         calibration = await self._calibrate(page.told)
         pool = pool_of(page.pool, self._stated, None if calibration is None else calibration.layout)
@@ -116,7 +124,12 @@ class Vllm:
             preemptions=page.preemptions,
             work_done=page.work_done,
             engine_version=self._version,
+            prefix_hit_tokens=page.prefix_hit_tokens,
+            answer_lengths=self._answer_lengths(metrics) if is_new else (),
         )
+
+    def _answer_lengths(self, metrics: bytes) -> tuple[tuple[str, LengthHistogram], ...]:
+        return length_histograms(samples_of(metrics, frozenset({LENGTHS})), LENGTHS, RANK, self._models)
 
     async def _identify(self, fetch: Fetch, asked_at: float, generation: str) -> None:
         self.listed = listing_of(await fetch_ok(fetch, "/v1/models"))
@@ -172,6 +185,7 @@ def read_page(page: bytes) -> VllmPage:
         waiting=whole(total(samples, WAITING, RANK)),
         preemptions=whole(total(samples, PREEMPTIONS, RANK)),
         work_done=sum(work) if work else None,
+        prefix_hit_tokens=total(samples, PREFIX_HITS, RANK),
         started=max((value for _, value in samples.get(STARTED, ())), default=None),
     )
 

@@ -6,16 +6,20 @@ import importlib
 from typing import Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 COMMANDS = {
     "serve": "Run the gateway in front of engines and providers.",
+    "epp": "Run it as an endpoint picker for Envoy and Kubernetes (beta).",
     "demo": "Show the gateway at work, on two simulated engines.",
     "engine": "Serve a simulated engine: no GPU, no weights.",
     "estimate": "KV cache of one request, per GPU and in all.",
     "plan": "Memory of a model on GPUs, and which GPUs it fits.",
+    "replay": "Replay a trace in virtual time and compare policies.",
     "check": "Check a configuration and ask every backend in it.",
     "status": "Live headroom of a running gateway.",
+    "reload": "Let a running gateway read its configuration anew.",
+    "explain": "What a running gateway would do with a request, and why.",
     "config": "Schema, commented example or effective configuration.",
     "health": "Exit 0 if the gateway is healthy.",
     "version": "Show the version.",
@@ -48,9 +52,10 @@ def main(args: list[str] | None = None) -> None:
     Raises:
         SystemExit: always.
     """
-    root = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
+    root = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
     root.callback()(_kvgate)
-    group = typer.main.get_group(root)
+    group = typer.main.get_command(root)
+    assert isinstance(group, TyperGroup)
     for name, text in COMMANDS.items():
         group.add_command(LazyCommand(name, help=text))
     # Not through Typer's own call: its tracebacks show local variables, and with them what is secret.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from gateway.backends.backend import Backend, Fault as LookFault
 from gateway.cli.output import fail_bad_config, print_faults, print_json, print_table, problems
 from gateway.config import BackendConfig, Config, ConfigError, Fault, load_config
 from gateway.domain import UNLIMITED, Reading
+from gateway.reload import listener_tls
 from gateway.telemetry.poller import fault_of, look
 from gateway.tokens import TokenizerError, read_tokenizer
 
@@ -63,7 +65,10 @@ def check(
     *,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
 ) -> None:
-    """Check a configuration and ask every backend in it."""
+    """Check a configuration and ask every backend in it. Exit 1 on any problem, each with its key and a remedy.
+
+    Examples: kvgate check kvgate.yaml; kvgate check kvgate.yaml --json
+    """
     try:
         config = load_config(path)
     except ConfigError as error:
@@ -72,6 +77,7 @@ def check(
     built = [_build(index, backend) for index, backend in enumerate(config.backends)]
     found = asyncio.run(look_at_all(config, built))
     found.faults.extend(_faults_of_all(config, found.rows))
+    _check_certificates(config, found)
     if as_json:
         shown = [asdict(row) for row in found.rows]
         print_json({"backends": shown, "problems": problems(found.faults), "warnings": problems(found.warnings)})
@@ -175,6 +181,19 @@ def _faults_of_all(config: Config, rows: list[Row]) -> Iterator[Fault]:
             read_tokenizer(model, Path(path))
         except TokenizerError as error:
             yield Fault(error.path, error.message)
+
+
+def _check_certificates(config: Config, found: Findings) -> None:
+    """Those of the listeners: whether they can be used, and are good now."""
+    try:
+        certificates = listener_tls(config)
+    except ConfigError as error:
+        found.faults.extend(error.faults)
+        return
+    for key, tls in certificates.items():
+        if tls.not_after_unix_s < time.time():  # noqa: TID251  # certificates end by the wall clock
+            message = "has expired: clients that check it will not connect; renew it, then `kvgate reload`"
+            found.warnings.append(Fault(f"listen.{key}.certificate", message))
 
 
 def _print(rows: list[Row]) -> None:

@@ -19,18 +19,27 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON object instead of t
 
 @config.callback()
 def _config() -> None:
-    """Show the schema, a commented example, or the effective configuration."""
+    """Show the schema, a commented example, or the effective configuration.
+
+    Examples: kvgate config example; kvgate config show -c kvgate.yaml
+    """
 
 
 @config.command()
 def schema(*, as_json: Json = True) -> None:  # noqa: ARG001  # JSON is what it is, asked for or not
-    """The JSON Schema of kvgate.yaml."""
+    """The JSON Schema of kvgate.yaml.
+
+    Example: kvgate config schema > kvgate.schema.json
+    """
     print_json(json_schema())
 
 
 @config.command()
 def example(*, as_json: Json = False) -> None:
-    """A kvgate.yaml with every key, its default and its meaning."""
+    """A kvgate.yaml with every key, its default and its meaning.
+
+    Example: kvgate config example > kvgate.yaml
+    """
     if as_json:
         print_json(Config().shown())
     else:
@@ -43,7 +52,10 @@ def show(
     path: Annotated[Path | None, typer.Option("--config", "-c", help="Configuration file.", show_default=False)] = None,
     as_json: Json = False,
 ) -> None:
-    """The effective configuration: file, environment and defaults together, secrets hidden."""
+    """The effective configuration: file, environment and defaults together, secrets hidden.
+
+    Example: kvgate config show -c kvgate.yaml
+    """
     try:
         shown = load_config(path).shown()
     except ConfigError as error:

@@ -42,6 +42,7 @@ The gateway is serving. Try it by hand:
   any OpenAI client   base_url={api}/v1   model={model}   (any api_key)
   one request         curl -i {api}/v1/chat/completions -H 'content-type: application/json' \\
                         -d '{{"model":"{model}","messages":[{{"role":"user","content":"hi"}}],"max_tokens":40}}'
+  its page            {admin}/
   its state           curl {admin}/api/v1/state
   its metrics         curl {admin}/metrics
   its configuration   {config}
@@ -57,7 +58,10 @@ def demo(
     admin_port: Annotated[int, typer.Option(min=0, max=65_535, help="Port of state and metrics; likewise.")] = 8081,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
 ) -> None:
-    """Show the gateway at work: two simulated engines, a real OpenAI client, a burst that overloads them."""
+    """Show the gateway at work: two simulated engines, a real OpenAI client, a burst that overloads them.
+
+    Examples: kvgate demo; kvgate demo --exit
+    """
     if importlib.util.find_spec("openai") is None:
         typer.echo('The demo needs the OpenAI client: pip install "kvgate[demo]"', err=True)
         raise typer.Exit(1)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gateway.simulation.profiles import PROFILES
+
 if TYPE_CHECKING:
     from gateway.simulation.server import EngineOptions
 
@@ -18,7 +20,7 @@ def engine(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65_535, help="Port to listen on; 0 takes a free one.")] = 9000,
     model: Annotated[str, typer.Option(help="Name under which the model is served.")] = "simulated",
-    profile: Annotated[str, typer.Option(help="Speed and size: demo, 8b-h100, 70b-4xh100 or 8b-l4.")] = "demo",
+    profile: Annotated[str, typer.Option(help=f"Speed and size: {', '.join(PROFILES)}.")] = "demo",
     kv_tokens: Annotated[int | None, typer.Option(min=1, help="Usable KV pool. Default: the profile's.")] = None,
     block_size: Annotated[int, typer.Option(min=1, help="Tokens per block.")] = 16,
     max_num_seqs: Annotated[int | None, typer.Option(min=1, help="Sequences at once. Default: the profile's.")] = None,
@@ -28,8 +30,10 @@ def engine(
     seed: Annotated[int, typer.Option(help="Another seed gives the same requests other answers.")] = 0,
     json_: Annotated[bool, typer.Option("--json", help="Say where it listens as one JSON object.")] = False,
 ) -> None:
-    """Serve a simulated engine: vLLM's HTTP and metrics, paged KV, chunked prefill, preemption; no GPU, no weights."""
-    from gateway.simulation.profiles import PROFILES
+    """Serve a simulated engine: vLLM's HTTP and metrics, paged KV, chunked prefill, preemption; no GPU, no weights.
+
+    Examples: kvgate engine; kvgate engine --port 9001 --profile 8b-h100 --kv-tokens 100000
+    """
     from gateway.simulation.server import EngineOptions
 
     if profile not in PROFILES:

@@ -30,7 +30,10 @@ def estimate(
     tables: Annotated[bool, typer.Option("--tables", help="The Llama 3.1 tables and the rule of thumb.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
 ) -> None:
-    """Print the KV cache of one request: per token, blocks, bytes, per GPU and in all."""
+    """Print the KV cache of one request: per token, blocks, bytes, per GPU and in all.
+
+    Examples: kvgate estimate --list; kvgate estimate meta-llama/Llama-3.1-8B --prompt-tokens 4000 --max-tokens 500
+    """
     if list_:
         _print_json({"models": _known_models()}) if json_ else _print_known_models()
         return

@@ -52,7 +52,10 @@ def plan(
     training_table: Annotated[bool, typer.Option("--training-table", help="The nine cells people know.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
 ) -> None:
-    """Print how a model fits on GPUs: memory, concurrency, speed limits, what to change; or which GPUs fit."""
+    """Print how a model fits on GPUs: memory, concurrency, speed limits, what to change; or which GPUs fit.
+
+    Examples: kvgate plan meta-llama/Llama-3.1-70B; kvgate plan meta-llama/Llama-3.1-70B --gpu H100-80GB --tp 4
+    """
     if training_table:
         return _print_json(table_json()) if json_ else print_table()
     if model is None:

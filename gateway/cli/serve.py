@@ -7,6 +7,7 @@ import contextlib
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -18,8 +19,13 @@ from gateway import __version__
 from gateway.admission.snapshot import BackendSnapshot, BackendState
 from gateway.app import Running, run
 from gateway.cli.output import fail_bad_config, print_json, print_table
-from gateway.config import Config, ConfigError, Fault, load_config
+from gateway.config import Config, ConfigError, Fault
+from gateway.config.source import ConfigSource
+from gateway.front import Front
+from gateway.http_front import serve_http
 from gateway.reporting.logs import Logs, configure
+from gateway.shared_ledger.sharing import StoreLibraryError
+from gateway.systemd import READY, STOPPING, notify, passed_sockets
 from gateway.tokens import TokenizerError
 
 FIRST_LOOK_MAX_S = 3.0
@@ -44,23 +50,47 @@ def serve(
     """Run the gateway in front of one or more engines.
 
     What each URL is, which models it serves and how large its KV cache is are found out by asking it. A backend that
-    cannot be reached is asked again and again.
+    cannot be reached is asked again and again. SIGHUP reads the configuration file anew, SIGTERM lets requests end.
 
-    Example: kvgate serve http://127.0.0.1:8000
+    Examples: kvgate serve http://127.0.0.1:8000; kvgate serve -c kvgate.yaml --mode observe
     """
+    launch(ConfigSource(path, overrides(urls, host, port, admin_host, admin_port, mode)), as_json=as_json)
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """How the start tells of the front."""
+
+    key: str
+    """Of its address in JSON."""
+    line: str
+    """For people, with a gap for the address."""
+
+
+API = Shown("api", "API      {}/v1   (base_url for any OpenAI client)")
+
+
+def launch(source: ConfigSource, *, as_json: bool, front: Front = serve_http, shown: Shown = API) -> None:
+    """Run a gateway with this front until it is told to stop."""
     try:
-        config = load_config(path, _overrides(urls, host, port, admin_host, admin_port, mode))
+        config = source.load()
     except ConfigError as error:
         fail_bad_config(error, as_json=as_json)
     if not config.backends:
         typer.echo("There is no backend. Give a URL (kvgate serve http://127.0.0.1:8000) or a file (-c).", err=True)
         raise typer.Exit(2)
-    logs = configure(config.log.level, config.log.format)
+    logs = configure(config.log.level, config.log.format, admitted_share=config.log.admitted_share)
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(_serve(config, logs, as_json=as_json))
+            runner.run(
+                _serve(config, source, logs, front, lambda running: _print_start(running, shown, as_json=as_json))
+            )
+    except ConfigError as error:
+        fail_bad_config(error, as_json=as_json)
     except TokenizerError as error:
         fail_bad_config(ConfigError(Fault(error.path, error.message)), as_json=as_json)
+    except StoreLibraryError as error:
+        fail_bad_config(ConfigError(Fault("ledger.url", str(error))), as_json=as_json)
     except (OSError, ValueError, EstimatorError) as error:
         typer.echo(f"Cannot start: {error}", err=True)
         raise typer.Exit(1) from None
@@ -68,24 +98,29 @@ def serve(
         logs.close()
 
 
-async def _serve(config: Config, logs: Logs, *, as_json: bool) -> None:
+async def _serve(
+    config: Config, source: ConfigSource, logs: Logs, front: Front, show: Callable[[Running], None]
+) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signal_ in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signal_, stop.set)
-    async with run(config, logs) as running:
+    async with run(config, logs, passed_sockets(), front, source) as running:
+        loop.add_signal_handler(signal.SIGHUP, running.reloader.ask)
         await _first_looks(running)
-        _print_start(running, as_json=as_json)
+        show(running)
+        notify(READY)
         await stop.wait()
+        notify(STOPPING)
         # Whoever asks twice does not want to wait.
         stop.clear()
-        await _drain(running, stop, config.drain_max_s)
+        await _drain(running, stop, running.config.drain_max_s)
 
 
 async def _first_looks(running: Running) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(FIRST_LOOK_MAX_S):
-            for looked in running.first_looks.values():
+            for looked in tuple(running.first_looks.values()):
                 await looked.wait()
 
 
@@ -101,7 +136,7 @@ async def _drain(running: Running, now: asyncio.Event, drain_max_s: float) -> No
     log.info("stopped", complete=drained in done)
 
 
-def _print_start(running: Running, *, as_json: bool) -> None:
+def _print_start(running: Running, front: Shown, *, as_json: bool) -> None:
     backends = running.gate.snapshot().backends
     kinds = running.kinds()
     if as_json:
@@ -116,12 +151,13 @@ def _print_start(running: Running, *, as_json: bool) -> None:
             }
             for backend in backends
         ]
-        print_json({"version": __version__, "api": running.api_url, "admin": running.admin_url, "backends": shown})
+        print_json({"version": __version__, front.key: running.api_url, "admin": running.admin_url, "backends": shown})
     else:
         typer.echo(f"kvgate {__version__}")
         head = ("BACKEND", "KIND", "STATE", "MODEL", "KV CAPACITY", "HEADROOM")
         print_table(head, [_cells(backend, kinds[backend.name]) for backend in backends])
-        typer.echo(f"API      {running.api_url}/v1   (base_url for any OpenAI client)")
+        typer.echo(front.line.format(running.api_url))
+        typer.echo(f"Page     {running.admin_url}/")
         typer.echo(f"State    {running.admin_url}/api/v1/state")
         typer.echo(f"Metrics  {running.admin_url}/metrics")
     sys.stdout.flush()
@@ -136,7 +172,7 @@ def _cells(backend: BackendSnapshot, kind: str) -> tuple[str, ...]:
     return (backend.name, kind, state, models or "-", f"{backend.capacity_tokens:,} tokens", f"{share:.0%}")
 
 
-def _overrides(
+def overrides(
     urls: list[str] | None,
     host: str | None,
     port: int | None,

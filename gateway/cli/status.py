@@ -9,13 +9,14 @@ from typing import Annotated
 import msgspec
 import typer
 
-from gateway.cli.asking import OK, NoAnswerError, address, ask
+from gateway.cli.asking import OK, Address, NoAnswerError, address, ask
 from gateway.cli.output import print_json, print_table
 
 ANSWER_MAX_S = 3.0
 ANSWER_MAX_BYTES = 16 * 2**20
 WATCH_EVERY_S = 1.0
 MODELS_SHOWN_MAX = 3
+REASONS_TO_ADMIT = ("ok", "ok_after_wait")
 CLEAR = "\x1b[H\x1b[J"
 
 
@@ -57,12 +58,22 @@ class Queue(msgspec.Struct, frozen=True, kw_only=True):
     oldest_wait_s: float
 
 
+class Decisions(msgspec.Struct, frozen=True, kw_only=True):
+    """How often one decision was made."""
+
+    outcome: str
+    reason: str
+    count: int
+
+
 class State(msgspec.Struct, frozen=True, kw_only=True):
     """The part of `/api/v1/state` that is shown."""
 
     draining: bool
     backends: tuple[Backend, ...]
     queues: tuple[Queue, ...]
+    mode: str = "enforce"
+    decisions: tuple[Decisions, ...] = ()
 
 
 class StatusError(Exception):
@@ -75,11 +86,16 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", help="Show it every second, until Ctrl-C.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
 ) -> None:
-    """Live headroom of a running gateway. Exit 1 if it does not answer."""
-    host, port = address(url)
+    """Live headroom of a running gateway. Exit 1 if it does not answer.
+
+    In observe mode it also says what an enforcing gateway would have refused since the start.
+
+    Examples: kvgate status; kvgate status --watch; kvgate status --json
+    """
+    gateway = address(url)
     try:
         while True:
-            _show(_ask(host, port), as_json=as_json, watch=watch)
+            _show(_ask(gateway), as_json=as_json, watch=watch)
             if not watch:
                 return
             time.sleep(WATCH_EVERY_S)
@@ -93,10 +109,10 @@ def status(
         return
 
 
-def _ask(host: str, port: int) -> bytes:
+def _ask(gateway: Address) -> bytes:
     """The state as the gateway gives it."""
     try:
-        status, body = ask(host, port, "/api/v1/state", timeout_s=ANSWER_MAX_S, body_bytes_max=ANSWER_MAX_BYTES)
+        status, body = ask(gateway, "/api/v1/state", timeout_s=ANSWER_MAX_S, body_bytes_max=ANSWER_MAX_BYTES)
     except NoAnswerError as error:
         raise StatusError(str(error)) from error
     if status != OK:
@@ -126,8 +142,25 @@ def _show(body: bytes, *, as_json: bool, watch: bool) -> None:
     for each in state.backends:
         if each.kv_layout and each.kv_layout.warning:
             typer.echo(f"{each.name}: KV layout: {each.kv_layout.warning}")
+    if state.mode == "observe":
+        typer.echo(f"observe mode: nothing is refused. {_enforcing(state.decisions)}")
     if state.draining:
         typer.echo("draining: new requests are turned away")
+
+
+def _enforcing(decisions: tuple[Decisions, ...]) -> str:
+    """What an enforcing gateway would have done; in observe mode a request is let in with its reason."""
+    admitted = [each for each in decisions if each.outcome == "admitted"]
+    reasons: dict[str, int] = {}
+    for each in admitted:
+        if each.reason not in REASONS_TO_ADMIT:
+            reasons[each.reason] = reasons.get(each.reason, 0) + each.count
+    told = (
+        f"Enforcing would have refused {sum(reasons.values()):,} of {sum(each.count for each in admitted):,} requests"
+    )
+    most_first = sorted(reasons.items(), key=lambda pair: (-pair[1], pair[0]))
+    why = ", ".join(f"{reason} {count:,}" for reason, count in most_first)
+    return f"{told}: {why}" if why else told
 
 
 def _cells(backend: Backend) -> tuple[str, ...]:

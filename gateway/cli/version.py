@@ -14,7 +14,10 @@ from gateway import __version__
 def version(
     *, as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False
 ) -> None:
-    """Show the version."""
+    """Show the version.
+
+    Example: kvgate version --json
+    """
     if as_json:
         typer.echo(json.dumps({"version": __version__, "python_version": platform.python_version()}))
     else:

@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from gateway.config.faults import sections_in
-from gateway.config.schema import BackendConfig, Config, TenantConfig
+from gateway.config.schema import BackendConfig, Config, SloConfig, TenantConfig
 
 WIDTH = 110
 ITEMS: dict[type[BaseModel], list[dict[str, object]]] = {
@@ -31,6 +31,9 @@ ITEMS: dict[type[BaseModel], list[dict[str, object]]] = {
             "spill_only": True,
             "limits": {"requests_per_minute": 600, "tokens_per_minute": 1000000},
         },
+    ],
+    SloConfig: [
+        {"model": "llama-3.1-8b", "priority": "interactive", "ttft_s": 2.0, "time_per_output_token_s": 0.1},
     ],
     TenantConfig: [
         {"name": "team-a", "keys": ["file:/run/secrets/team-a"], "priority": "interactive", "kv_share": 0.5}
@@ -58,6 +61,9 @@ def _keys(section: type[BaseModel], given: dict[str, object], indent: str) -> It
         yield from _comment(description, indent)
         if inner is None:
             yield f"{indent}{key}: {_plain(given.get(key, _default(field)))}"
+        elif _default(field) is None:
+            yield f"{indent}{key}: null"
+            yield from (f"{indent}# {line}" for line in _keys(inner, {}, ""))
         elif inner in ITEMS:
             yield f"{indent}{key}: []"
             yield from _items(inner, indent)

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ByteSize, ConfigDict, Field, model_validator
 
 from gateway.admission.limits import AdmissionLimits
+from gateway.admission.slo import Slo
 from gateway.api.auth import TenantKeys
 from gateway.api.parse import ParsePolicy
 from gateway.backends.settings import BackendSettings, KvSettings
 from gateway.backends.upstream import UpstreamTimeouts
 from gateway.config.secret import KeyDigest, Secret
-from gateway.config.values import Host, Models, Name, Port, Positive, Real, Seconds, Url, Whole, backend_name
+from gateway.config.values import Host, Models, Name, Port, Positive, Real, Seconds, StoreUrl, Url, Whole, backend_name
 from gateway.domain import BackendLimits, Priority
 from gateway.request import Tenant
+from gateway.shared_ledger.claims import LedgerSettings
+from gateway.tls import CertificateFiles
 
 _ADMISSION = AdmissionLimits()
 _UPSTREAM = UpstreamTimeouts()
+_LEDGER = LedgerSettings("")
 
 
 class Section(BaseModel):
@@ -35,6 +41,19 @@ class Section(BaseModel):
     )
 
 
+class Tls(Section):
+    """Certificate of a listener."""
+
+    certificate: Annotated[str, Field(min_length=1, max_length=4096)]
+    """PEM file with the certificate, its chain behind it."""
+    key: Annotated[str, Field(min_length=1, max_length=4096)]
+    """PEM file with its private key, without a password."""
+
+    def files(self) -> CertificateFiles:
+        """The same in the words of what reads them."""
+        return CertificateFiles(Path(self.certificate), Path(self.key))
+
+
 class Listen(Section):
     """Where the gateway listens."""
 
@@ -46,6 +65,10 @@ class Listen(Section):
     """Address of metrics, state and drain. Keep it private: it has no key."""
     admin_port: Port = 8081
     """Port of metrics, state and drain; 0 takes any free one."""
+    tls: Tls | None = None
+    """Certificate of the API's port, {certificate: PATH, key: PATH}; null: plain HTTP. A reload reads renewed files."""
+    admin_tls: Tls | None = None
+    """Certificate of the admin port, likewise."""
 
 
 class Kv(Section):
@@ -132,12 +155,41 @@ class Queue(Section):
     """How long one may wait; a client that names a shorter read timeout waits less."""
 
 
+class SloConfig(Section):
+    """What some requests are promised. Of several entries the first that fits a request holds."""
+
+    model: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    """Public name of a model; null: any."""
+    priority: Literal["interactive", "standard", "batch"] | None = None
+    """Class of the requests; null: any."""
+    ttft_s: Annotated[Real, Field(gt=0, le=3600, allow_inf_nan=False)] | None = None
+    """Longest time to the first token. Who cannot have it in time goes to a provider, or is refused. null: no limit
+    but queue.wait_max_s."""
+    ttft_per_1k_prompt_tokens_s: Annotated[Real, Field(ge=0, le=60, allow_inf_nan=False)] = 0.1
+    """Granted on top for each 1,000 tokens of the prompt."""
+    time_per_output_token_s: Annotated[Real, Field(gt=0, le=60, allow_inf_nan=False)] | None = None
+    """Longest mean time of the tokens after the first: no more is let in than keeps it. null: any."""
+
+    def settings(self) -> Slo:
+        """The same in the words of admission."""
+        return Slo(
+            model=self.model,
+            priority=Priority[self.priority.upper()] if self.priority else None,
+            ttft_s=self.ttft_s or math.inf,
+            ttft_per_1k_prompt_tokens_s=self.ttft_per_1k_prompt_tokens_s,
+            time_per_output_token_s=self.time_per_output_token_s or math.inf,
+        )
+
+
 class AdmissionConfig(Section):
     """How much is let in."""
 
     risk: Annotated[Real, Field(gt=0, lt=0.5, allow_inf_nan=False)] = _ADMISSION.risk
     """Accepted chance that admitted work outgrows the pool."""
     queue: Queue = Queue()
+    slo: Annotated[tuple[SloConfig, ...], Field(max_length=1000)] = ()
+    """What requests are promised, by model and class; where nothing fits: 0.2 s per token for interactive requests,
+    0.5 s for standard ones."""
     never_fits: Literal["reject", "clamp"] = "reject"
     """What happens to a request that could never fit: reject it, or clamp its max_tokens until it does."""
 
@@ -151,7 +203,7 @@ class TenantConfig(Section):
     """Keys it may present: env:NAME or file:PATH each."""
     priority: Literal["interactive", "standard", "batch"] = "interactive"
     """The best class its requests may ask for, and their class if they ask for none."""
-    kv_share: Annotated[Real, Field(gt=0, le=1, allow_inf_nan=False)] = 1.0
+    kv_share: Annotated[Real, Field(gt=0, le=1, allow_inf_nan=False)] = 0.5
     """Part of a backend's KV cache it may hold while others want room."""
 
     def settings(self) -> TenantKeys:
@@ -182,6 +234,22 @@ class TelemetryConfig(Section):
     """Time between two looks at a backend."""
 
 
+class State(Section):
+    """Where what is learned of models (lengths of answers and prompts) is kept over restarts."""
+
+    path: Annotated[str | None, Field(min_length=1, max_length=4096)] = None
+    """A file in a folder that the gateway may write to, for one gateway alone; null: nothing is kept."""
+    save_every_s: Annotated[Real, Field(ge=1, le=86_400, allow_inf_nan=False)] = 60.0
+    """Time between two saves; it is saved at the end as well."""
+
+
+class MetricsConfig(Section):
+    """What metrics tell beside what they always do."""
+
+    tenants: bool = False
+    """Whether decisions and use of memory are told by tenant: the first 100 by name, the others together."""
+
+
 class Log(Section):
     """What is logged. Prompts and answers never are."""
 
@@ -189,6 +257,48 @@ class Log(Section):
     """Least severe level that is written."""
     format: Literal["auto", "json", "console"] = "auto"
     """json, console (for people), or auto: console on a terminal, else json."""
+    admitted_share: Annotated[Real, Field(ge=0, le=1, allow_inf_nan=False)] = 1.0
+    """Share of requests that went well which have a line; refusals, errors and clients that left always have one."""
+
+
+class JournalConfig(Section):
+    """A file of all decisions and how they ended, without prompts: for `kvgate replay` and for looking back."""
+
+    path: Annotated[str | None, Field(min_length=1, max_length=4096)] = None
+    """The file, one JSON object a line; null: the last decisions are kept in memory alone."""
+    bytes_max: Annotated[ByteSize, Field(ge=2**20, le=2**40)] = ByteSize(64 * 2**20)
+    """Size at which it is put aside as PATH.1, in bytes or as 64MiB."""
+    keep: Annotated[Whole, Field(ge=0, le=1000)] = 2
+    """How many files that were put aside are kept."""
+
+
+class LedgerConfig(Section):
+    """Several gateways in front of the same backends, named alike in each: what they hold is kept together in a store.
+    Or just the store's URL."""
+
+    url: StoreUrl | None = None
+    """redis://HOST:PORT/NUMBER, rediss:// with TLS, or unix://PATH: Valkey, or Redis 7 and later (needs
+    `kvgate[redis]`); null: this gateway is alone."""
+    password: Secret | None = None
+    """Password of the store: env:NAME or file:PATH, never the password itself."""
+    prefix: Name = _LEDGER.prefix
+    """Tells the ledgers of several deployments in one store apart."""
+    replicas_max: Annotated[Whole, Field(ge=1, le=256)] = _LEDGER.replicas_max
+    """A gateway that has not yet seen how many share a pool keeps to this part of it: 16 means a sixteenth."""
+    ttl_s: Annotated[Real, Field(ge=1, le=60, allow_inf_nan=False)] = _LEDGER.ttl_s
+    """What a gateway holds lapses when it has not been heard for so long."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _url_alone(cls, given: object) -> object:
+        return {"url": given} if isinstance(given, str) else given
+
+    def settings(self) -> LedgerSettings | None:
+        """The same in the words of the ledger's room; None: there is none."""
+        if self.url is None:
+            return None
+        password = self.password.reveal() if self.password else None
+        return LedgerSettings(self.url, password, self.prefix, self.replicas_max, self.ttl_s)
 
 
 class Config(Section):
@@ -204,6 +314,8 @@ class Config(Section):
     """Groups of callers and their keys; empty: no key is asked for."""
     input: Input = Input()
     telemetry: TelemetryConfig = TelemetryConfig()
+    metrics: MetricsConfig = MetricsConfig()
+    state: State = State()
     tokenizers: dict[str, str] = Field(default_factory=dict)
     """Public model name: path of its tokenizer.json or of the folder with it, to count prompts exactly (needs
     `kvgate[tokenizer]`); else a ratio is learned."""
@@ -212,6 +324,11 @@ class Config(Section):
     response_headers: bool = True
     """Whether answers carry x-kvgate-* headers that explain the decision."""
     log: Log = Log()
+    journal: JournalConfig = JournalConfig()
+    ledger: LedgerConfig = LedgerConfig()
+    watch: bool = False
+    """Reload by itself when this file, or that of a secret or certificate, changes. SIGHUP and POST /-/reload always
+    do."""
 
     def admission_limits(self) -> AdmissionLimits:
         """Admission's own settings."""
@@ -222,6 +339,10 @@ class Config(Section):
             clamp=self.admission.never_fits == "clamp",
             observe=self.mode == "observe",
         )
+
+    def slos(self) -> tuple[Slo, ...]:
+        """What requests are promised."""
+        return tuple(slo.settings() for slo in self.admission.slo)
 
     def backend_settings(self) -> tuple[BackendSettings, ...]:
         """What each backend is built from."""
@@ -239,6 +360,10 @@ class Config(Section):
     def tenant_keys(self) -> tuple[TenantKeys, ...]:
         """Who may ask, and by which keys."""
         return tuple(tenant.settings() for tenant in self.tenants)
+
+    def shown_tenants(self) -> tuple[str, ...]:
+        """Tenants that metrics tell apart."""
+        return tuple(tenant.name for tenant in self.tenants) if self.metrics.tenants else ()
 
     def shown(self) -> dict[str, object]:
         """The effective configuration, secrets hidden, ready for YAML or JSON."""

@@ -1,8 +1,9 @@
-"""Secrets are given by reference and resolved once, at load; nothing here prints, dumps or compares their value."""
+"""Secrets are given by reference and resolved once, at load; nothing here prints or dumps their value."""
 
 from __future__ import annotations
 
 import hashlib
+import hmac
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -30,6 +31,13 @@ class Secret:
         """The value itself, for the one place that sends it."""
         return self._value
 
+    def __eq__(self, other: object) -> bool:
+        """Whether it is the same secret, whatever it was referred to by: a reload asks what has changed."""
+        return isinstance(other, Secret) and hmac.compare_digest(self._digest(), other._digest())
+
+    def __hash__(self) -> int:
+        return hash(self._digest())
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.reference!r})"
 
@@ -38,6 +46,9 @@ class Secret:
 
     def __reduce__(self) -> tuple[object, ...]:
         raise TypeError("a secret is not pickled")
+
+    def _digest(self) -> bytes:
+        return hashlib.sha256(self._value.encode()).digest()
 
     @classmethod
     def __get_pydantic_core_schema__(cls, _source: object, _handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -74,6 +85,9 @@ class KeyDigest(Secret):
             TypeError: always.
         """
         raise TypeError("only the digest of this key is known")
+
+    def _digest(self) -> bytes:
+        return self.sha256
 
 
 def resolve(reference: str, environ: Mapping[str, str]) -> str:

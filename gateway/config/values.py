@@ -32,6 +32,18 @@ def check_url(url: str) -> str:
     return url.rstrip("/")
 
 
+def check_store_url(url: str) -> str:
+    """Where a store is; its password stands elsewhere."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("redis", "rediss", "unix"):
+        raise ValueError("must begin with redis://, rediss:// or unix://")
+    if parts.password is not None or "password" in parts.query:
+        raise ValueError("must not hold a password: use ledger.password")
+    if not (parts.path if parts.scheme == "unix" else parts.hostname) or not url.isascii() or " " in url:
+        raise ValueError("must name a host, or a socket's path, in plain ASCII")
+    return url
+
+
 def check_models(models: dict[str, str]) -> dict[str, str]:
     for name in (*models, *models.values()):
         if not MODEL_NAME.fullmatch(name):
@@ -57,6 +69,7 @@ Name = Annotated[str, Field(pattern=NAME)]
 Port = Annotated[Whole, Field(ge=0, le=65535)]
 Host = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[A-Za-z0-9.:_%-]+$")]
 Url = Annotated[str, AfterValidator(check_url)]
+StoreUrl = Annotated[str, Field(max_length=1024), AfterValidator(check_store_url)]
 Models = Annotated[dict[str, str], AfterValidator(check_models)]
 Seconds = Annotated[Real, Field(gt=0, le=86_400, allow_inf_nan=False)]
 Positive = Annotated[Whole, Field(ge=1, le=2**53)]

@@ -12,6 +12,7 @@ import queue
 import sys
 import threading
 import time
+import zlib
 from typing import Literal, TextIO
 
 import msgspec
@@ -25,6 +26,7 @@ LINES_MAX = 10_000
 CLOSE_MAX_S = 2.0
 GATHER_S = 0.05
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+_OK = 200
 _SERVER_ERROR = 500
 
 
@@ -80,8 +82,9 @@ class _Handler(logging.Handler):
 class Logs:
     """The logging of one process."""
 
-    def __init__(self, writer: LineWriter, *, level: int, is_json: bool) -> None:
+    def __init__(self, writer: LineWriter, *, level: int, is_json: bool, admitted_share: float = 1.0) -> None:
         self._writer = writer
+        self._admitted_share = admitted_share
         self._level = level
         self._is_json = is_json
         self._logger: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -91,13 +94,18 @@ class Logs:
         """Lines lost so far."""
         return self._writer.dropped
 
+    def tune(self, level: Literal["debug", "info", "warning", "error"], admitted_share: float) -> None:
+        """Least severe level that is written from now on, and the share of lines that tell of nothing special."""
+        self._level, self._admitted_share = LEVELS[level], admitted_share
+        logging.getLogger().setLevel(self._level)
+
     def request(self, record: RequestRecord) -> None:
         """Write a request's canonical line: a warning where the gateway or an engine failed, else information.
 
         JSON goes past the processors: a line per request costs a few microseconds so, and a few dozen with them.
         """
         level = "warning" if record.code >= _SERVER_ERROR else "info"
-        if LEVELS[level] < self._level:
+        if LEVELS[level] < self._level or not is_kept(record, self._admitted_share):
             return
         if not self._is_json:
             self._logger.log(LEVELS[level], "request", **request_line(record))
@@ -115,6 +123,7 @@ def configure(
     level: Literal["debug", "info", "warning", "error"] = "info",
     style: Literal["auto", "json", "console"] = "auto",
     stream: TextIO | None = None,
+    admitted_share: float = 1.0,
 ) -> Logs:
     """Set up logging for the process; the caller closes what it returns at the end.
 
@@ -122,6 +131,7 @@ def configure(
         level: least severe level that is written.
         style: `auto` is console on a terminal, else JSON.
         stream: default: standard error, as standard output belongs to what commands print.
+        admitted_share: see `is_kept`.
     """
     stream = sys.stderr if stream is None else stream
     is_json = style == "json" or (style == "auto" and not stream.isatty())
@@ -152,7 +162,17 @@ def configure(
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
     )
-    return Logs(writer, level=LEVELS[level], is_json=is_json)
+    return Logs(writer, level=LEVELS[level], is_json=is_json, admitted_share=admitted_share)
+
+
+def is_kept(record: RequestRecord, admitted_share: float) -> bool:
+    """Whether a request has its line: every one that did not go well, and this share of the others, 0..1.
+
+    Its id decides, so that all who log a request by this rule keep the same ones.
+    """
+    if admitted_share >= 1 or record.code != _OK or record.attempts:
+        return True
+    return zlib.crc32(record.request_id.encode()) < admitted_share * 2**32
 
 
 def request_line(record: RequestRecord) -> dict[str, object]:
@@ -170,6 +190,9 @@ def request_line(record: RequestRecord) -> dict[str, object]:
         "code": record.code,
         "error": record.error,
         "stream": record.stream,
+        "need_tokens": None if record.backend else record.need_tokens,
+        "headroom_before": record.headroom_tokens,
+        "retry_after_s": None if record.retry_after_s is None else round(record.retry_after_s, 3),
         "queue_wait_s": round(record.queue_wait_s, 4),
         "ttft_s": None if record.ttft_s is None else round(record.ttft_s, 4),
         "duration_s": round(record.duration_s, 4),

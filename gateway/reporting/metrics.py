@@ -5,31 +5,31 @@
 
 from __future__ import annotations
 
-import math
-import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client import Gauge, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
 
 from gateway.admission.commands import Admit, Command, Refuse
 from gateway.admission.events import Arrived, Event, Left
-from gateway.admission.snapshot import BackendSnapshot, BackendState, Snapshot
+from gateway.admission.snapshot import Snapshot
 from gateway.domain import Priority, Ticket
 from gateway.errors import RETRY_AFTER_MAX_S
-from gateway.reporting.families import NO_BACKEND, OTHER, TELEMETRY_REASONS
+from gateway.reporting.backends import BackendMetrics
+from gateway.reporting.ext_proc import ExtProcMetrics
+from gateway.reporting.families import NO_BACKEND, OTHER
+from gateway.reporting.gpus import GpuMetrics
+from gateway.reporting.ledger import LedgerMetrics, Mode
+from gateway.reporting.looks import LookMetrics
+from gateway.reporting.process import ProcessMetrics
 from gateway.reporting.record import RequestRecord
-from gateway.reporting.series import AskedSeries, BackendSeries, Families, KvSeries, ModelSeries, ServedSeries
+from gateway.reporting.registry import Families
+from gateway.reporting.series import ModelSeries, ServedSeries
+from gateway.reporting.tenants import TenantMetrics
 
 MODELS_MAX = 200
 """Models that may have series of their own; a provider that lists more has the rest counted as `other`."""
 ENDPOINTS_MAX = 16
-STATES = {
-    BackendState.COLD: "cold",
-    BackendState.READY: "ready",
-    BackendState.BUSY: "ejected",
-    BackendState.DOWN: "ejected",
-}
 
 
 class Metrics:
@@ -40,33 +40,35 @@ class Metrics:
         config_sha256: `Config.fingerprint()`.
         exceed_ratio_target: share of requests that may outgrow what is reserved for them.
         revision: commit that this build was made from, if known.
+        tenants: names to tell apart; none: nothing is told of tenants.
     """
 
     def __init__(
-        self, models: Iterable[str], *, version: str, config_sha256: str, exceed_ratio_target: float, revision: str = ""
+        self,
+        models: Iterable[str],
+        *,
+        version: str,
+        config_sha256: str,
+        exceed_ratio_target: float,
+        revision: str = "",
+        tenants: Collection[str] = (),
     ) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
-        self._families = Families()
+        self._families = families = Families()
         self._exceed_ratio_target = exceed_ratio_target
         self._names = {OTHER, *models}
         self._models: dict[str, ModelSeries] = {}
         self._served: dict[tuple[str, str], ServedSeries] = {}
-        self._backends: dict[str, BackendSeries] = {}
-        self._infos: set[tuple[str, str, str, str]] = set()
         self._pending: dict[int, tuple[Ticket, float]] = {}
         self._running: dict[int, tuple[Gauge, str, float]] = {}
-        self._reserved: dict[str, tuple[float, int]] = {}
-        self._preemptions: dict[str, int] = {}
-        self._formula_ratios: dict[str, float | None] = {}
         self._endpoints: set[str] = set()
-        self._reads: dict[str, Histogram] = {}
-        self._read_times: dict[tuple[str, str], Gauge] = {}
-        self._read_errors: dict[tuple[str, str, str], Counter] = {}
-        self._decision_s = self._families.histogram("admission_decision_duration_seconds")
-        self._loop_lag_s = self._families.histogram("event_loop_lag_seconds")
-        self._overflow = self._families.counter("label_overflow_total", "model_name")
-        self._families.gauge("build_info", version, revision, platform.python_version()).set(1)
-        self._families.gauge("config_info", config_sha256).set(1)
+        self._backends = BackendMetrics(families)
+        self._looks = LookMetrics(families)
+        self._gpus = GpuMetrics(families)
+        self._tenants = TenantMetrics(families, tenants)
+        self._process = ProcessMetrics(families, version=version, revision=revision, config_sha256=config_sha256)
+        self._decision_s = families.histogram("admission_decision_duration_seconds")
+        self._overflow = families.counter("label_overflow_total", "model_name")
         for name in sorted(self._names):
             self._model(name)
 
@@ -94,7 +96,7 @@ class Metrics:
 
     def on_loop_lag(self, lag_s: float) -> None:
         """How late the event loop ran a timer."""
-        self._loop_lag_s.observe(lag_s)
+        self._process.loop_lag(lag_s)
 
     def on_request(self, record: RequestRecord) -> None:
         """The end of one request."""
@@ -104,74 +106,119 @@ class Metrics:
             name = OTHER
         model = self._model(name)
         served = self._served_by(name, record.backend or NO_BACKEND)
-        served.end(self._endpoint(record.endpoint), record.code, record.duration_s)
+        served.end(self._endpoint(record.endpoint), record)
         if record.disconnect is not None:
             model.disconnects[record.disconnect].inc()
         for attempt in record.attempts:
-            backend = self._backends.get(attempt.backend)
-            if backend is not None:
-                backend.errors[attempt.reason].inc()
-                if attempt.retried:
-                    backend.retries[attempt.reason].inc()
+            self._backends.failed(attempt)
         if record.backend in self._backends:
             served.count_tokens(record)
         if record.finished:
             model.compare(record)
 
     def on_read(self, backend: str, source: str, duration_s: float) -> None:
-        """A look at a backend (`source` metrics) or its GPUs (nvml) succeeded."""
-        self._watch(backend, source)
-        self._reads[source].observe(duration_s)
-        self._read_times[backend, source].set_to_current_time()
-
-    def on_kv_formula(self, backend: str, ratio: float | None) -> None:
-        """How many KV tokens an engine states, as a multiple of the formula's."""
-        self._formula_ratios[backend] = ratio
+        """A look at a backend succeeded; `source` is one of `families.SOURCES`."""
+        self._looks.succeeded(backend, source, duration_s)
 
     def on_read_failed(self, backend: str, source: str, reason: str) -> None:
         """A look brought nothing usable; `reason` is one of `families.TELEMETRY_REASONS`."""
-        self._watch(backend, source)
-        self._read_errors[backend, source, reason].inc()
+        self._looks.failed(backend, source, reason)
+
+    def on_kv_formula(self, backend: str, ratio: float | None) -> None:
+        """How many KV tokens an engine states, as a multiple of the formula's."""
+        self._backends.on_kv_formula(backend, ratio)
 
     def on_gpu(
         self, backend: str, gpu: int, *, used_bytes: int, total_bytes: int, utilization_ratio: float | None
     ) -> None:
         """What NVML says of one GPU that a backend runs on."""
-        self._families.gauge("gpu_memory_used_bytes", str(gpu), backend).set(used_bytes)
-        self._families.gauge("gpu_memory_total_bytes", str(gpu), backend).set(total_bytes)
-        if utilization_ratio is not None:
-            self._families.gauge("gpu_utilization_ratio", str(gpu), backend).set(utilization_ratio)
+        self._looks.succeeded(backend, "nvml", None)
+        self._gpus.read(
+            backend, gpu, used_bytes=used_bytes, total_bytes=total_bytes, utilization_ratio=utilization_ratio
+        )
+
+    def on_prediction(self, model: str, coverage: Mapping[float, float | None], fitted_unix_s: float | None) -> None:
+        """How a model's forecast of output lengths does.
+
+        Args:
+            model: public name.
+            coverage: by level of `families.LEVELS`: share of answers that were no longer than the forecast's quantile;
+                None where too little is known.
+            fitted_unix_s: when the forecast was made; None: not yet.
+        """
+        if model in self._names:
+            self._model(model).predict(coverage, fitted_unix_s)
+
+    def on_reload(self, config_sha256: str | None) -> None:
+        """The configuration was read again: the fingerprint of the new one, or None where it was of no use."""
+        if config_sha256 is None:
+            self._process.not_loaded()
+        else:
+            self._process.loaded(config_sha256)
+
+    def on_risk(self, exceed_ratio_target: float) -> None:
+        """Another share of requests may outgrow what is reserved for them from now on."""
+        self._exceed_ratio_target = exceed_ratio_target
+        for model in self._models.values():
+            model.exceed_target.set(exceed_ratio_target)
+
+    def on_certificate(self, name: str, not_after_unix_s: float) -> None:
+        """A certificate is in use that ends then; `name` is of our choosing, never from the certificate."""
+        self._process.certificate(name, not_after_unix_s)
+
+    def ledger(self, mode: Mode) -> LedgerMetrics:
+        """Room is shared with other replicas: series for how that goes. To be called once."""
+        return LedgerMetrics(self._families, mode)
+
+    def ext_proc(self) -> ExtProcMetrics:
+        """This is an endpoint picker: series for its streams. To be called once."""
+        return ExtProcMetrics(self._families)
 
     def refresh(self, snapshot: Snapshot, kinds: Mapping[str, str]) -> None:
-        """Set the gauges and integrate what is held: about once a second, and once before the first request.
+        """Set the gauges: about once a second, and once before the first request.
 
         Args:
             snapshot: of admission.
             kinds: the kind of each backend, as far as it is known.
         """
-        infos: set[tuple[str, str, str, str]] = set()
+        for name in self._backends.names - {backend.name for backend in snapshot.backends}:
+            self._forget(name)
         for backend in snapshot.backends:
-            self._refresh_backend(snapshot.now, backend)
+            self._looks.watch(backend.name, "metrics")
+            self._backends.refresh(backend)
             for name in backend.models:
                 if name not in self._names and len(self._names) >= MODELS_MAX:
                     continue
                 self._names.add(name)
-                infos.add((backend.name, name, kinds.get(backend.name, "auto"), backend.engine_version))
                 if not backend.hosted:  # a provider lists hundreds: theirs come with their first request
                     self._model(name)
                     self._served_by(name, backend.name)
-        for info in infos - self._infos:
-            self._families.gauge("backend_info", *info).set(1)
-        for info in self._infos - infos:
-            self._families.remove_gauge("backend_info", *info)
-        self._infos = infos
+        self._backends.refresh_infos(snapshot, kinds, frozenset(self._names))
+        self._gpus.refresh(snapshot)
+        self._tenants.refresh(snapshot.tenants)
         self._refresh_queues(snapshot)
         self._refresh_ages(snapshot.now)
+
+    def decision_counts(self) -> list[dict[str, str | int]]:
+        """How often each decision was made since the start, for the page; those never made are left out."""
+        return [
+            {"model": name, "priority": priority.name.lower(), "outcome": outcome, "reason": reason, "count": count}
+            for name, model in self._models.items()
+            for priority, asked in model.asked.items()
+            for (outcome, reason), count in asked.counts.items()
+        ]
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
         """The page and its content type, in the format that an Accept header asks for. Takes milliseconds."""
         encode, content_type = choose_encoder(accept)
         return encode(self._families.registry), content_type
+
+    def _forget(self, backend: str) -> None:
+        """Nothing is told of a backend that is not configured any more: its last state would stand for ever."""
+        self._backends.forget(backend)
+        self._looks.forget(backend)
+        self._served = {key: served for key, served in self._served.items() if key[1] != backend}
+        self._families.remove_all(backend=backend)
 
     def _name(self, model: str) -> str:
         return model if model in self._names else OTHER
@@ -199,13 +246,15 @@ class Metrics:
             served = self._served[model, backend] = ServedSeries(self._families, model, backend)
         return served
 
-    def _asked(self, ticket: Ticket) -> AskedSeries:
-        return self._model(self._name(ticket.model)).asked[ticket.priority]
+    def _decide(self, ticket: Ticket, outcome: str, reason: str, tokens: int, waited_s: float) -> None:
+        asked = self._model(self._name(ticket.model)).asked[ticket.priority]
+        asked.decide(outcome, reason, tokens, waited_s)
+        self._tenants.decide(ticket.tenant, outcome)
 
     def _admitted(self, ticket: Ticket, command: Admit, now: float) -> None:
-        if not ticket.excluded:  # a second try after a backend failed: this request was counted before
+        if not ticket.retried:
             tokens = command.kv_tokens or _expected_tokens(ticket)
-            self._asked(ticket).decide("admitted", command.reason.value, tokens, command.waited_s)
+            self._decide(ticket, "admitted", command.reason.value, tokens, command.waited_s)
         if command.backend in self._backends:
             in_flight = self._served_by(self._name(ticket.model), command.backend).in_flight[ticket.priority]
             in_flight.inc()
@@ -213,10 +262,10 @@ class Metrics:
 
     def _refused(self, ticket: Ticket, command: Refuse, waited_s: float, *, queued: bool) -> None:
         refusal = command.refusal
-        if not ticket.excluded:
+        if not ticket.retried:
             outcome = "evicted" if queued else "rejected"
             tokens = refusal.need_tokens or _expected_tokens(ticket)
-            self._asked(ticket).decide(outcome, refusal.reason.value, tokens, waited_s)
+            self._decide(ticket, outcome, refusal.reason.value, tokens, waited_s)
         if refusal.retry_after_s is not None:
             self._model(self._name(ticket.model)).retry_after_s.observe(min(refusal.retry_after_s, RETRY_AFTER_MAX_S))
 
@@ -227,54 +276,8 @@ class Metrics:
         pending = self._pending.pop(ticket_id, None)
         if pending is not None:
             ticket, since = pending
-            if not ticket.excluded:
-                self._asked(ticket).decide("evicted", "client_gone", _expected_tokens(ticket), now - since)
-
-    def _watch(self, backend: str, source: str) -> None:
-        if (backend, source) in self._read_times:
-            return
-        self._reads.setdefault(source, self._families.histogram("telemetry_scrape_duration_seconds", source))
-        self._read_times[backend, source] = self._families.gauge(
-            "telemetry_last_success_timestamp_seconds", backend, source
-        )
-        for reason in TELEMETRY_REASONS:
-            self._read_errors[backend, source, reason] = self._families.counter(
-                "telemetry_errors_total", backend, source, reason
-            )
-
-    def _refresh_backend(self, now: float, backend: BackendSnapshot) -> None:
-        series = self._backends.get(backend.name)
-        if series is None:
-            series = self._backends[backend.name] = BackendSeries(self._families, backend.name)
-            self._watch(backend.name, "metrics")
-        if series.kv is None and not backend.hosted and backend.capacity_tokens:
-            series.kv = KvSeries(self._families, backend.name)
-        series.up.set(backend.state in (BackendState.READY, BackendState.BUSY))
-        for state, gauge in series.state.items():
-            gauge.set(state == STATES[backend.state])
-        if series.kv is not None:
-            self._refresh_kv(now, backend, series.kv)
-
-    def _refresh_kv(self, now: float, backend: BackendSnapshot, kv: KvSeries) -> None:
-        # What drains is in the engine until it shows otherwise: counted as resident, so that headroom, margin,
-        # external and reserved add up to the capacity.
-        resident = backend.resident_tokens + backend.draining_tokens
-        reserved = backend.reserved_tokens + backend.draining_tokens
-        kv.capacity.set(backend.capacity_tokens)
-        kv.reserved["resident"].set(resident)
-        kv.reserved["predicted"].set(reserved - resident)
-        kv.observed.set(_or_nan(backend.observed_tokens))
-        kv.external.set(backend.foreign_tokens)
-        kv.headroom.set(backend.headroom_tokens)
-        kv.formula_ratio.set(_or_nan(self._formula_ratios.get(backend.name)))
-        kv.margin.set(backend.held_back_tokens / backend.capacity_tokens if backend.capacity_tokens else 0)
-        kv.running.set(_or_nan(backend.running))
-        kv.waiting.set(_or_nan(backend.waiting))
-        kv.preemptions.inc(max(0, backend.preemptions - self._preemptions.get(backend.name, 0)))
-        self._preemptions[backend.name] = backend.preemptions
-        since, before = self._reserved.get(backend.name, (now, reserved))
-        kv.token_seconds.inc((before + reserved) / 2 * max(0.0, now - since))
-        self._reserved[backend.name] = (now, reserved)
+            if not ticket.retried:
+                self._decide(ticket, "evicted", "client_gone", _expected_tokens(ticket), now - since)
 
     def _refresh_queues(self, snapshot: Snapshot) -> None:
         waiting = {(queue.model, queue.priority): queue for queue in snapshot.queues}
@@ -287,15 +290,10 @@ class Metrics:
                 asked.oldest_wait_s.set(queue.oldest_wait_s if queue else 0)
 
     def _refresh_ages(self, now: float) -> None:
-        oldest: dict[str, float] = {}
+        oldest_s: dict[str, float] = {}
         for _, backend, since in self._running.values():  # in the order of admission: the first is the oldest
-            oldest.setdefault(backend, since)
-        for name, series in self._backends.items():
-            series.oldest_age_s.set(now - oldest[name] if name in oldest else 0)
-
-
-def _or_nan(value: float | None) -> float:
-    return math.nan if value is None else value
+            oldest_s.setdefault(backend, now - since)
+        self._backends.refresh_ages(oldest_s)
 
 
 def _expected_tokens(ticket: Ticket) -> int:

@@ -35,6 +35,10 @@ class RequestRecord:
     duration_s: float
     backend: str = ""
     """Where it went last; empty: nowhere."""
+    arrived_at: float = 0.0
+    """Monotonic seconds."""
+    decision: str = ""
+    """As `x-kvgate-decision`, or "left" if its client did not wait for one; empty if admission was never asked."""
     outcome: str = ""
     """`families.OUTCOMES`; empty if admission was never asked (bad input)."""
     reason: str = ""
@@ -58,12 +62,25 @@ class RequestRecord:
     predicted_output_p50: int | None = None
     predicted_output_bound: int | None = None
     """What was reserved for the output at admission."""
+    predicted_output_p90: int | None = None
+    max_tokens: int | None = None
+    """The client's own bound on each answer; None: it gave none."""
     kv_tokens: int = 0
     """Reserved at admission."""
+    need_tokens: int | None = None
+    """KV tokens that admission counted on; None: unknown."""
+    headroom_tokens: int | None = None
+    """What there was instead, where it was refused."""
+    retry_after_s: float | None = None
+    """When its client was told to come back."""
     disconnect: Phase | None = None
     """How far it was when its client left; None: the client stayed."""
     finished: bool = False
     """The backend itself ended the answer: only such lengths say something about predictions."""
     attempts: tuple[UpstreamAttempt, ...] = ()
     """Failures of backends, in order."""
+    hit_length: bool = False
+    """A sequence of the answer was cut off by its limit."""
     trace_id: str = ""
+    is_sampled: bool = True
+    """The trace is kept somewhere, as far as is known: only then it is worth pointing at."""

@@ -2,65 +2,29 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+import math
+from collections.abc import Mapping
+
+from prometheus_client import Counter, Histogram
 
 from gateway.domain import Priority
 from gateway.reporting.families import (
     DECISIONS,
     ENDPOINTS,
-    FAMILIES,
-    KV_KINDS,
+    LEVELS,
     NO_BACKEND,
     OUTCOMES,
     PHASES,
     PREDICTION_KINDS,
     PREDICTION_RESULTS,
-    PREFIX,
     PRIORITIES,
-    STATES,
-    UPSTREAM_REASONS,
 )
 from gateway.reporting.record import RequestRecord
+from gateway.reporting.registry import Families
 
 CODES = {NO_BACKEND: (400, 429, 503)}
 """Statuses whose series exist from the start: refusals where no backend was reached, successes elsewhere."""
 CODES_SERVED = (200,)
-
-
-class Families:
-    """Every family of the contract on a registry of its own."""
-
-    def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        self._counters: dict[str, Counter] = {}
-        self._gauges: dict[str, Gauge] = {}
-        self._histograms: dict[str, Histogram] = {}
-        for family in FAMILIES:
-            name = PREFIX + family.name
-            if family.type == "counter":
-                self._counters[family.name] = Counter(name, family.help, family.labels, registry=self.registry)
-            elif family.type == "gauge":
-                self._gauges[family.name] = Gauge(name, family.help, family.labels, registry=self.registry)
-            else:
-                self._histograms[family.name] = Histogram(
-                    name, family.help, family.labels, registry=self.registry, buckets=family.buckets
-                )
-
-    def counter(self, name: str, *labels: str) -> Counter:
-        """One series of a counter."""
-        return self._counters[name].labels(*labels) if labels else self._counters[name]
-
-    def gauge(self, name: str, *labels: str) -> Gauge:
-        """One series of a gauge."""
-        return self._gauges[name].labels(*labels) if labels else self._gauges[name]
-
-    def histogram(self, name: str, *labels: str) -> Histogram:
-        """One series of a histogram."""
-        return self._histograms[name].labels(*labels) if labels else self._histograms[name]
-
-    def remove_gauge(self, name: str, *labels: str) -> None:
-        """Take a series away, where its labels stopped being true."""
-        self._gauges[name].remove(*labels)
 
 
 class ServedSeries:
@@ -87,10 +51,11 @@ class ServedSeries:
             for priority, name in zip(Priority, PRIORITIES, strict=True)
         }
 
-    def end(self, endpoint: str, code: int, duration_s: float) -> None:
+    def end(self, endpoint: str, record: RequestRecord) -> None:
         """Count one answered request."""
-        (self.answered.get((endpoint, code)) or self._answered(endpoint, code)).inc()
-        (self.duration_s.get(endpoint) or self._duration(endpoint)).observe(duration_s)
+        (self.answered.get((endpoint, record.code)) or self._answered(endpoint, record.code)).inc()
+        duration = self.duration_s.get(endpoint) or self._duration(endpoint)
+        duration.observe(record.duration_s, _exemplar(record))
 
     def count_tokens(self, record: RequestRecord) -> None:
         """Count what an answer was made of; only where there was a backend."""
@@ -98,10 +63,11 @@ class ServedSeries:
         self.cached_prompt_tokens.inc(record.cached_prompt_tokens or 0)
         self.output_tokens.inc(record.output_tokens or 0)
         if record.ttft_s is not None:
-            self.ttft_s.observe(record.ttft_s)
+            exemplar = _exemplar(record)
+            self.ttft_s.observe(record.ttft_s, exemplar)
             later = (record.output_tokens or 0) / record.sequences - 1
             if later > 0:
-                self.tpot_s.observe(max(0.0, record.duration_s - record.ttft_s) / later)
+                self.tpot_s.observe(max(0.0, record.duration_s - record.ttft_s) / later, exemplar)
 
     def _duration(self, endpoint: str) -> Histogram:
         series = self._families.histogram("request_duration_seconds", endpoint, self._model, self._backend)
@@ -118,6 +84,8 @@ class AskedSeries:
     def __init__(self, families: Families, model: str, priority: str) -> None:
         self._families, self._model, self._priority = families, model, priority
         self.decisions: dict[tuple[str, str], Counter] = {}
+        self.counts: dict[tuple[str, str], int] = {}
+        """The same where they are not 0, for the page: it asks each second, and Prometheus' values are slow to ask."""
         for outcome, reason in DECISIONS:
             self._decision(outcome, reason)
         self.tokens = {o: families.counter("admission_tokens_total", model, priority, o) for o in OUTCOMES}
@@ -128,6 +96,7 @@ class AskedSeries:
 
     def decide(self, outcome: str, reason: str, tokens: int, waited_s: float) -> None:
         """Count one decision."""
+        self.counts[outcome, reason] = self.counts.get((outcome, reason), 0) + 1
         (self.decisions.get((outcome, reason)) or self._decision(outcome, reason)).inc()
         self.tokens[outcome].inc(tokens)
         self.wait_s[outcome].observe(waited_s)
@@ -154,6 +123,10 @@ class ModelSeries:
             for kind in PREDICTION_KINDS
             for result in PREDICTION_RESULTS
         }
+        self.coverage = {level: families.gauge("prediction_coverage_ratio", model, f"{level:g}") for level in LEVELS}
+        for gauge in self.coverage.values():
+            gauge.set(math.nan)
+        self.fitted_at = families.gauge("estimator_last_fit_timestamp_seconds", model)
 
     def compare(self, record: RequestRecord) -> None:
         """Hold what was predicted of a request that its backend finished against what came."""
@@ -164,36 +137,18 @@ class ModelSeries:
             each = record.output_tokens / record.sequences
             self._compare("output", each, record.predicted_output_p50 or 0, record.predicted_output_bound)
 
+    def predict(self, coverage: Mapping[float, float | None], fitted_unix_s: float | None) -> None:
+        """How well the model's forecast has covered, by level, and when it was made."""
+        for level, share in coverage.items():
+            self.coverage[level].set(math.nan if share is None else share)
+        self.fitted_at.set(fitted_unix_s or 0)
+
     def _compare(self, kind: str, actual: float, predicted: float, bound: float) -> None:
         if predicted > 0:
             self.ratio[kind].observe(actual / predicted)
         self.bounds[kind, "covered" if actual <= bound else "exceeded"].inc()
 
 
-class BackendSeries:
-    """One backend as it is; its KV series once it is known to have a pool: a hosted one has none."""
-
-    def __init__(self, families: Families, backend: str) -> None:
-        self.up = families.gauge("backend_up", backend)
-        self.state = {state: families.gauge("backend_state", backend, state) for state in STATES}
-        self.oldest_age_s = families.gauge("oldest_in_flight_age_seconds", backend)
-        self.errors = {r: families.counter("upstream_errors_total", backend, r) for r in UPSTREAM_REASONS}
-        self.retries = {r: families.counter("upstream_retries_total", backend, r) for r in UPSTREAM_REASONS}
-        self.kv: KvSeries | None = None
-
-
-class KvSeries:
-    """The KV pool of one backend."""
-
-    def __init__(self, families: Families, backend: str) -> None:
-        self.capacity = families.gauge("backend_kv_capacity_tokens", backend)
-        self.reserved = {kind: families.gauge("backend_kv_reserved_tokens", backend, kind) for kind in KV_KINDS}
-        self.observed = families.gauge("backend_kv_observed_tokens", backend)
-        self.external = families.gauge("backend_kv_external_tokens", backend)
-        self.headroom = families.gauge("backend_kv_headroom_tokens", backend)
-        self.formula_ratio = families.gauge("backend_kv_formula_ratio", backend)
-        self.token_seconds = families.counter("backend_kv_token_seconds_total", backend)
-        self.margin = families.gauge("backend_safety_margin_ratio", backend)
-        self.running = families.gauge("backend_running_requests", backend)
-        self.waiting = families.gauge("backend_waiting_requests", backend)
-        self.preemptions = families.counter("backend_preemptions_total", backend)
+def _exemplar(record: RequestRecord) -> dict[str, str] | None:
+    """What leads from a bucket to the trace of a request in it."""
+    return {"trace_id": record.trace_id} if record.trace_id and record.is_sampled else None

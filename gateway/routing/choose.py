@@ -8,6 +8,11 @@ from dataclasses import dataclass
 
 from gateway.domain import Reason
 
+AFFINITY = 0.5
+"""What it is worth that a whole prompt is in a backend's prefix cache, in parts of a free pool. Prefill that is saved
+is worth going past an emptier backend, but not past one that is emptier by half: else everybody who begins alike ends
+up on one backend while the others idle. Chosen, not measured: how much is gained depends on how much is shared."""
+
 
 @dataclass(frozen=True, slots=True)
 class Offer:
@@ -19,6 +24,15 @@ class Offer:
     where it is but predicted."""
     spill: bool = False
     """Only to be used where there is no other."""
+    late: bool = False
+    """It has room, but the first token would come too late."""
+    matched_share: float = 0.0
+    """Part of its prompt that is expected in the prefix cache there."""
+
+    @property
+    def score(self) -> float:
+        """Predicted headroom, and what need not be computed again."""
+        return self.free_share + AFFINITY * self.matched_share
 
 
 class Holds(enum.Enum):
@@ -40,5 +54,8 @@ class Lack:
 
 
 def choose(offers: Iterable[Offer]) -> Offer | None:
-    """The backend with the best predicted headroom; one to spill to only where there is no other. Ties go by name."""
-    return min(offers, key=lambda offer: (offer.spill, -offer.free_share, offer.backend), default=None)
+    """The backend with the best score that is in time; one to spill to only where there is no other.
+
+    Ties go by name.
+    """
+    return min(offers, key=lambda offer: (offer.late, offer.spill, -offer.score, offer.backend), default=None)

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import enum
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gateway.simulation.profiles import Profile
 
@@ -88,8 +88,24 @@ class StepResult:
     """Held while the step ran: before the finished gave theirs back."""
     emitted: list[Sequence]
     """Each of these generated exactly one token."""
+    started: list[Sequence]
+    """Those of them for which it was the first."""
     finished: list[Sequence]
     preempted: list[Sequence]
+
+
+@dataclass(slots=True)
+class _Work:
+    """What a step has done so far."""
+
+    budget: int
+    """Tokens that it may still compute."""
+    kv_read: int = 0
+    pairs: float = 0.0
+    """Of a prompt's token and an earlier one."""
+    emitted: list[Sequence] = field(default_factory=list)
+    started: list[Sequence] = field(default_factory=list)
+    preempted: list[Sequence] = field(default_factory=list)
 
 
 class Engine:
@@ -148,22 +164,21 @@ class Engine:
 
     def step(self) -> StepResult:
         """Run one step. The caller decides when: the next one starts `duration_s` later."""
-        emitted: list[Sequence] = []
-        preempted: list[Sequence] = []
-        budget, kv_read = self._advance_running(emitted, preempted)
-        if not preempted:
-            budget, admitted_kv_read = self._admit_waiting(budget, emitted)
-            kv_read += admitted_kv_read
-        used_blocks = self.used_blocks
+        work = _Work(self.config.step_tokens_max)
+        self._advance_running(work)
+        if not work.preempted:
+            self._admit_waiting(work)
+        emitted, used_blocks = work.emitted, self.used_blocks
         finished = [sequence for sequence in emitted if sequence.generated == sequence.output_tokens]
         if finished:
             for sequence in finished:
                 self._release(sequence, State.FINISHED)
             self._running = [sequence for sequence in self._running if sequence.state is State.RUNNING]
         self.generated_tokens += len(emitted)
-        tokens = self.config.step_tokens_max - budget
-        duration_s = self.config.profile.step_s(tokens, kv_read) if tokens else 0.0
-        return StepResult(duration_s, tokens, used_blocks, emitted, finished, preempted)
+        self.prompt_tokens += sum([sequence.prompt_tokens for sequence in work.started])
+        tokens = self.config.step_tokens_max - work.budget
+        duration_s = self.config.profile.step_s(tokens, work.kv_read, work.pairs) if tokens else 0.0
+        return StepResult(duration_s, tokens, used_blocks, emitted, work.started, finished, work.preempted)
 
     def check(self) -> None:
         """Assert that the books balance."""
@@ -173,40 +188,53 @@ class Engine:
         assert all(sequence.state is State.RUNNING and sequence.blocks for sequence in self._running)
         assert all(sequence.state is State.WAITING and not sequence.blocks for sequence in self._waiting)
 
-    def _advance_running(self, emitted: list[Sequence], preempted: list[Sequence]) -> tuple[int, int]:
-        """Rule 1, and 3 for these: returns the tokens left of the budget and the KV tokens that were read.
+    def _advance_running(self, work: _Work) -> None:
+        """Rule 1, and 3 for these.
 
         A sequence advances right when it is scheduled, not at the end of the step: whoever is thrown out later in
-        the step stands behind it and has not been scheduled, so this gives the same result in one pass.
+        the step stands behind it and has not been scheduled, so this gives the same result in one pass. For the same
+        reason the list may lose its tail while it is gone through. A replay spends its time here.
         """
         running, block_tokens = self._running, self.config.block_tokens
-        budget = self.config.step_tokens_max
-        kv_read = 0
-        index = 0
-        while index < len(running) and budget:
-            sequence = running[index]
+        budget, kv_read = work.budget, 0
+        generate = work.emitted.append
+        for sequence in running:
             total = sequence.prompt_tokens + sequence.generated
-            computed = min(total, sequence.computed + budget)
-            if computed > sequence.blocks * block_tokens:
-                while not self._grow(sequence, computed):
-                    loser = running.pop()
-                    self._preempt(loser)
-                    preempted.append(loser)
-                    if loser is sequence:
-                        return budget, kv_read
-            budget -= computed - sequence.computed
+            computed = sequence.computed + 1
+            if not budget:
+                break
+            if computed != total:
+                computed = min(total, sequence.computed + budget)
+            if computed > sequence.blocks * block_tokens and not self._make_room(sequence, computed, work):
+                break
+            chunk = computed - sequence.computed
+            if chunk > 1:
+                work.pairs += chunk * (computed + sequence.computed) / 2
+            budget -= chunk
             kv_read += computed
             sequence.computed = computed
             if computed == total:
-                self._emit(sequence, emitted)
-            index += 1
-        return budget, kv_read
+                if not sequence.generated:
+                    work.started.append(sequence)
+                sequence.generated += 1
+                generate(sequence)
+        work.budget = budget
+        work.kv_read += kv_read
 
-    def _admit_waiting(self, budget: int, emitted: list[Sequence]) -> tuple[int, int]:
-        """Rule 2, and 3 for these: returns the tokens left of the budget and the KV tokens that were read."""
+    def _make_room(self, sequence: Sequence, tokens: int, work: _Work) -> bool:
+        """Throw out whoever it takes for this one to hold so many tokens; False if it was thrown out itself."""
+        while not self._grow(sequence, tokens):
+            loser = self._running.pop()
+            self._preempt(loser)
+            work.preempted.append(loser)
+            if loser is sequence:
+                return False
+        return True
+
+    def _admit_waiting(self, work: _Work) -> None:
+        """Rule 2, and 3 for these."""
         waiting, running = self._waiting, self._running
-        kv_read = 0
-        while waiting and budget and len(running) < self.config.sequences_max:
+        while waiting and work.budget and len(running) < self.config.sequences_max:
             sequence = waiting[0]
             total = sequence.prompt_tokens + sequence.generated
             if self._blocks(total) > self.config.blocks - self.used_blocks:
@@ -214,19 +242,16 @@ class Engine:
             waiting.popleft()
             running.append(sequence)
             sequence.state = State.RUNNING
-            sequence.computed = min(total, budget)
+            sequence.computed = min(total, work.budget)
             self._grow(sequence, sequence.computed)
-            budget -= sequence.computed
-            kv_read += sequence.computed
+            work.budget -= sequence.computed
+            work.kv_read += sequence.computed
+            work.pairs += sequence.computed**2 / 2
             if sequence.computed == total:
-                self._emit(sequence, emitted)
-        return budget, kv_read
-
-    def _emit(self, sequence: Sequence, emitted: list[Sequence]) -> None:
-        if not sequence.generated:
-            self.prompt_tokens += sequence.prompt_tokens
-        sequence.generated += 1
-        emitted.append(sequence)
+                if not sequence.generated:
+                    work.started.append(sequence)
+                sequence.generated += 1
+                work.emitted.append(sequence)
 
     def _blocks(self, tokens: int) -> int:
         return -(-tokens // self.config.block_tokens)

@@ -63,6 +63,7 @@ def test_context_and_models() -> None:
     play = Playbook().engine("a", 10).engine("b", 20)
     assert play.admission.context_tokens(MODEL) == 320
     assert play.admission.context_tokens("other") is None
+    assert play.admission.engines("other") == 0
     assert play.admission.models() == {MODEL}
 
 

@@ -1,6 +1,7 @@
 """Promises 1 to 8 of admission under any events in any order, against a plain model of what was told to whom."""
 
 import math
+from copy import deepcopy
 from dataclasses import replace
 
 from hypothesis import settings, strategies as st
@@ -15,16 +16,19 @@ from gateway.admission.events import (
     Arrived,
     BackendAdded,
     BackendBusy,
+    BackendChanged,
+    BackendDraining,
     BackendMissed,
     BackendRead,
+    BackendRemoved,
+    BackendResumed,
     DrainStarted,
     Event,
     Learned,
     Left,
+    LimitsChanged,
     Progressed,
 )
-from gateway.admission.forecast import Growth
-from gateway.admission.ledger import Lease
 from gateway.admission.limits import AdmissionLimits
 from gateway.admission.snapshot import Telemetry
 from gateway.domain import BackendLimits, BackendSpec, Outcome, Priority, Reading, Ticket, Usage
@@ -32,6 +36,7 @@ from tests.admission.words import MODEL, NEVER_ENDING, capacity, ticket
 
 ENGINES = {"a": 50, "b": 120}
 CLOUD = "c"
+GONE = "configured no more"
 LIMITS = AdmissionLimits(queue_requests_max=12)
 
 
@@ -68,6 +73,10 @@ class AdmissionMachine(RuleBasedStateMachine):
         self.blocks = dict(ENGINES)
         self.generation = dict.fromkeys(ENGINES, 1)
         self.shut = False
+        self.drained: set[str] = set()
+        self.limits = LIMITS
+        self.queue_kept = 0
+        """Who waited when the limits were turned last."""
 
     @initialize()
     def set_up(self) -> None:
@@ -198,6 +207,46 @@ class AdmissionMachine(RuleBasedStateMachine):
         self.now += TOKEN_S
         self.tell(Learned(MODEL, FORECASTS[forecast]))
 
+    @rule(name=st.sampled_from([*ENGINES, CLOUD, "unheard of"]))
+    def drain_backend(self, name: str) -> None:
+        self.drained.add(name)
+        self.tell(BackendDraining(name))
+
+    @rule(name=st.sampled_from([*ENGINES, CLOUD, "unheard of"]))
+    def resume_backend(self, name: str) -> None:
+        self.drained.discard(name)
+        self.tell(BackendResumed(name))
+
+    @rule(name=st.sampled_from(sorted(ENGINES)))
+    def remove_backend(self, name: str) -> None:
+        self.forget(name)
+        self.drained.add(name)
+        self.tell(BackendRemoved(name))
+
+    @rule(name=st.sampled_from(sorted(ENGINES)), at_once=st.booleans())
+    def add_another_of_that_name(self, name: str, at_once: bool) -> None:
+        self.forget(name)
+        self.drained.discard(name)
+        self.tell(BackendAdded(BackendSpec(name)))
+        if at_once:
+            self.tell(BackendRead(self.truth(name)))
+
+    @rule(per_minute=st.sampled_from([0, 5, 40]))
+    def change_backend(self, per_minute: int) -> None:
+        limits = BackendLimits(per_minute, 1000 * per_minute)
+        self.tell(BackendChanged(BackendSpec(CLOUD, hosted=True, spill_only=True, limits=limits)))
+
+    @rule(
+        risk=st.sampled_from([0.001, 0.01, 0.3]),
+        queue=st.sampled_from([0, 2, 12]),
+        clamp=st.booleans(),
+        observe=st.sampled_from([False, False, True]),
+    )
+    def turn_limits(self, risk: float, queue: int, clamp: bool, observe: bool) -> None:
+        self.limits = AdmissionLimits(risk=risk, queue_requests_max=queue, clamp=clamp, observe=observe)
+        self.queue_kept = len(self.waiting)
+        self.tell(LimitsChanged(self.limits))
+
     @precondition(lambda self: self.last_id > 30)
     @rule()
     def shut_down(self) -> None:
@@ -211,7 +260,7 @@ class AdmissionMachine(RuleBasedStateMachine):
     def books_balance(self) -> None:
         """Promises 3, 4 and 5."""
         self.admission.check()
-        assert len(self.waiting) <= LIMITS.queue_requests_max
+        assert len(self.waiting) <= max(self.limits.queue_requests_max, self.queue_kept)
         snapshot = self.admission.snapshot()
         assert sum(queue.depth for queue in snapshot.queues) == len(self.waiting)
         assert all(backend.headroom_tokens >= 0 <= backend.foreign_tokens for backend in snapshot.backends)
@@ -254,17 +303,18 @@ class AdmissionMachine(RuleBasedStateMachine):
         for command in commands:
             what = self.waiting.pop(command.ticket_id)
             if isinstance(command, Admit):
-                assert command.backend not in what.excluded
+                assert command.backend not in what.excluded | self.drained
                 self.running[what.id] = (command.backend, what, 0)
                 assert not self.shut
             else:
                 assert isinstance(command, Refuse)
                 assert command.refusal.retry_after_s is None or command.refusal.retry_after_s > 0
-        for name in {command.backend for command in commands if isinstance(command, Admit)} - probed - {CLOUD}:
-            self.check_peak(self.account(name))
+        if not self.limits.observe:
+            for name in {command.backend for command in commands if isinstance(command, Admit)} - probed - {CLOUD}:
+                self.check_peak(self.account(name))
 
     def check_peak(self, account: EngineAccount) -> None:
-        """Add the curves up anew, at the horizons of the outlook."""
+        """By its own outlook, whose arithmetic has tests of its own."""
         pool = account.pool
         assert pool is not None
         allowed = account.allowed_blocks(self.now)
@@ -275,14 +325,16 @@ class AdmissionMachine(RuleBasedStateMachine):
         most = sum(lease.blocks_at(lease.ticket.demand.output_tokens_max) for lease in leases)
         if most + pool.draining_blocks <= allowed:
             return
-        outlook = account._cached
-        assert outlook is not None
-        peak = 0.0
-        for before, horizon in zip([-1, *outlook.horizons], outlook.horizons, strict=False):
-            sums = [held(lease, before, horizon) for lease in leases]
-            mean, variance = sum(y * s for y, s in sums), sum(y * y * s * (1 - s) for y, s in sums)
-            peak = max(peak, min(sum(y for y, _ in sums), mean + LIMITS.z * math.sqrt(variance)))
-        assert peak + pool.draining_blocks <= allowed + 1e-6
+        assert account.memory is not None
+        peak = min(most, deepcopy(account.memory.outlook).peak(self.now))
+        assert peak + pool.draining_blocks <= allowed
+
+    def forget(self, name: str) -> None:
+        """What runs on this engine is of no concern to whatever takes its name."""
+        self.lingering[name].clear()
+        for number, (backend, what, generated) in self.running.items():
+            if backend == name:
+                self.running[number] = (GONE, what, generated)
 
     def account(self, name: str) -> EngineAccount:
         return self.admission._roster.engines[name]
@@ -308,22 +360,6 @@ class AdmissionMachine(RuleBasedStateMachine):
             waiting=0,
             work_done=self.now,
         )
-
-
-def held(lease: Lease, before: int, horizon: int) -> tuple[int, float]:
-    """Blocks of a lease at a horizon, and the chance that it is still there."""
-    demand = lease.ticket.demand
-    generated = lease.output_tokens // demand.sequences
-    remaining = max(0, demand.output_tokens_max - generated)
-    late = max(demand.prompts) // 1024 if generated == 0 else 0
-    if before >= remaining + 4 + late:
-        return 0, 0.0
-    age = Growth(lease, generated).age
-    length = generated + min(horizon, remaining)
-    chance = lease.output.survival(age + (max(0, before) + horizon) // 2, age)
-    if horizon > remaining:
-        chance = max(chance, lease.output.survival(length, generated))
-    return lease.blocks_at(length), chance
 
 
 AdmissionMachine.TestCase.settings = settings(stateful_step_count=60, deadline=None)

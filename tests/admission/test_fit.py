@@ -73,3 +73,13 @@ def test_cut_never_makes_an_answer_longer() -> None:
     """The hard end may have been nearer than the client's bound."""
     arrival = fit.cut(ticket(1, 4, output=16), 100)
     assert (arrival.demand.output_tokens_max, arrival.max_tokens, arrival.clamped) == (16, 100, True)
+
+
+@given(CAPACITIES, st.integers(1, 1000), st.integers(0, 1000), st.integers(1, 5), st.booleans())
+def test_a_size_is_what_its_parts_say(pool: Capacity, prompt: int, output: int, n: int, bounded: bool) -> None:
+    """Reckoned in one go."""
+    arrival = ticket(1, (prompt + output) / BLOCK, output=output, n=n, bounded=bounded)
+    size = fit.size_of(pool, arrival)
+    assert size.fits == fit.could_fit(pool, arrival)
+    assert (size.first, size.most) == (fit.first_blocks(pool, arrival), fit.most_growth(pool, arrival))
+    assert size.steps == max(1.0, arrival.demand.output.mean(cap=output))

@@ -75,3 +75,14 @@ def test_snapshot_knows_no_memory() -> None:
         0,
         3.0,
     )
+
+
+def test_what_is_left_of_a_limit_is_shown() -> None:
+    """A share of a minute, below 0 where it is overdrawn; nothing where there is no limit."""
+    account = provider(tpm=TOKENS)
+    assert account.snapshot(0.0).requests_left_share is None
+    assert account.snapshot(0.0).tokens_left_share == 1
+    lease = account.admit(ticket(1), 0.0)
+    account.end(lease, Outcome.FINISHED, Usage(144, TOKENS), 0.0)
+    assert account.snapshot(0.0).tokens_left_share == pytest.approx(-0.9)
+    assert provider(rpm=60).snapshot(0.0).requests_left_share == 1

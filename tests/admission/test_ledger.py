@@ -1,5 +1,8 @@
 """Leases and totals of one pool."""
 
+import math
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, strategies as st
 
@@ -124,3 +127,81 @@ def test_totals_equal_the_sum_of_the_leases(steps: list[tuple[int, str, Outcome]
         elif step == "resize":
             pool.resize(capacity(100 + number))
         pool.check()
+
+
+def test_tokens_held_are_inferred_where_nothing_is_reported() -> None:
+    """As of the last time that it was done; nothing of it stays behind."""
+    pool = Pool(capacity(), "1")
+    pool.lend(ticket(1, 10, output=64), 64, 0.0)
+    silent = pool.lend(ticket(2, 10, output=64, n=2, streamed=False), 50, 0.0)
+    assert pool.kv_tokens == 3 * 96
+    for now, generated in ((1.0, 10), (99.0, 50)):
+        pool.infer(now, 10.0)
+        assert pool.kv_tokens == 3 * 96 + 2 * generated
+        pool.check()
+    pool.end(silent, Outcome.FINISHED, 99.0, generated=60)
+    assert pool.kv_tokens == 96
+
+
+def test_tokens_held_are_those_reported() -> None:
+    """Prompts once per sequence, and what was generated; gone with the end, be the memory free or not."""
+    pool = Pool(capacity(), "1")
+    lease = pool.lend(ticket(1, 10, output=64, n=2), 64, 0.0)
+    assert pool.kv_tokens == lease.held_tokens == 2 * 96
+    pool.progress(lease, 50, 0.01)
+    assert pool.kv_tokens == 2 * 96 + 50
+    pool.end(lease, Outcome.BROKEN, 1.0, generated=25)
+    assert pool.kv_tokens == 0
+    pool.check()
+
+
+def test_promised_times_per_token_are_counted() -> None:
+    """The strictest is forgotten with the last request that was promised it."""
+    pool = Pool(capacity(), "1")
+    leases = [
+        pool.lend(replace(ticket(number, 5), token_interval_max_s=seconds), BLOCK, 0.0)
+        for number, seconds in enumerate((0.1, 0.1, math.inf))
+    ]
+    assert pool.intervals_s == {0.1: 2, math.inf: 1}
+    for lease in leases[:2]:
+        pool.end(lease, Outcome.FINISHED, 1.0, generated=0)
+    assert pool.intervals_s == {math.inf: 1}
+
+
+def test_a_share_is_charged_with_what_is_expected_and_then_with_what_came() -> None:
+    """Not with the bound; nor, what is a trick, with the little that was expected at first."""
+    lengths = OutputLengths()
+    for k in range(400):
+        lengths.learn(20 + k // 10, ended=True)
+    pool = Pool(capacity(1000), "1")
+    lease = pool.lend(ticket(1, 130, output=2000, tenant="t", forecast=lengths.forecast()), 200, 0.0)
+    first = lease.expected_blocks
+    assert pool.tenant_blocks == {"t": first}
+    assert first < lease.final_blocks < lease.most_blocks
+    pool.progress(lease, 30, 0.01)
+    assert lease.expected_blocks == first
+    pool.progress(lease, 1600, 0.01)
+    assert pool.tenant_blocks == {"t": lease.expected_blocks}
+    assert lease.blocks_at(1600) <= lease.expected_blocks <= lease.most_blocks
+    pool.check()
+
+
+def test_what_is_learned_of_a_model_is_expected_of_those_who_run() -> None:
+    """But not of one that was told to run to its end."""
+    pool = Pool(capacity(1000), "1")
+    own, learned = OutputLengths().forecast(), OutputLengths()
+    learned.learn(5, ended=True)
+    free = pool.lend(ticket(1, forecast=own), BLOCK, 0.0)
+    bound = pool.lend(replace(ticket(2, forecast=own), runs_to_max=True), BLOCK, 0.0)
+    assert (free.output, bound.output) == (own, own)
+    pool.outputs["m"] = learned.forecast()
+    assert (free.output, bound.output) == (learned.forecast(), own)
+
+
+def test_time_is_charged_once() -> None:
+    """From the start or the last charge on."""
+    pool = Pool(capacity(), "1")
+    lease = pool.lend(ticket(1, 10, output=64, n=2), 64, 5.0)
+    assert lease.charge(0, 7.0) == 2 * 2 * 96
+    assert lease.charge(10, 7.0) == 0
+    assert lease.charge(10, 8.0) == 2 * 106

@@ -1,5 +1,6 @@
 """Who holds up whom; the rules themselves are in test_playbook_backends."""
 
+from gateway.admission.events import BackendAdded
 from gateway.admission.limits import AdmissionLimits
 from gateway.admission.openings import Openings, ask
 from gateway.admission.roster import Roster
@@ -12,7 +13,7 @@ def engines(*names: str) -> Roster:
     """Engines that are up."""
     roster = Roster(AdmissionLimits())
     for name in names:
-        roster.add(BackendSpec(name), 0.0)
+        roster.configure(BackendAdded(BackendSpec(name)), 0.0)
         roster.engines[name].observe(reading(0.0, backend=name), 0.0)
     return roster
 

@@ -7,7 +7,7 @@ from gateway.admission.account import LOOK_BLOCKS
 from gateway.admission.events import DrainStarted, Learned
 from gateway.admission.limits import AdmissionLimits
 from gateway.domain import Outcome, Priority, Reason
-from tests.admission.words import BLOCK, MODEL, Playbook, ticket
+from tests.admission.words import BLOCK, MODEL, Playbook, reading, ticket
 
 QUICK = AdmissionLimits(queue_requests_max=2)
 
@@ -29,16 +29,28 @@ def test_what_does_not_fit_waits_for_an_end() -> None:
     assert play.admits[2].waited_s == 3.0
 
 
-def test_first_come_first_served() -> None:
-    """A small request behind a large one waits, even if it would fit: else the large one might starve."""
-    play = Playbook().engine().arrives(ticket(1, 60), "1>a").arrives(ticket(2, 60)).arrives(ticket(3, 5))
-    play.ends(1, "2>a", "3>a")
+def test_the_shorter_goes_first() -> None:
+    """A small request that fits passes a large one that does not."""
+    play = Playbook().engine().arrives(ticket(1, 60), "1>a").arrives(ticket(2, 60)).arrives(ticket(3, 5), "3>a")
+    play.ends(1, "2>a")
+
+
+def test_but_nobody_is_passed_for_ever() -> None:
+    """Who has waited long goes first: those behind wait, even if they would fit."""
+    play = Playbook().engine().arrives(ticket(1, 60), "1>a").arrives(ticket(2, 60, deadline=99.0))
+    play.at(15.0).reads(reading(14.9, used=59, running=1)).arrives(ticket(3, 5, deadline=99.0), "3>a")
+    play.at(20.0).reads(reading(19.9, used=64, running=2)).arrives(ticket(4, 5, deadline=99.0))
+    play.ends(1, "2>a", "4>a")
+
+
+COSTLY = 600
+"""Tokens of an answer that makes a request stand behind others that need more memory."""
 
 
 def test_a_client_that_leaves_the_queue_makes_place() -> None:
     """C1: nothing was reserved, and those behind move up."""
-    play = Playbook().engine().arrives(ticket(1, 60), "1>a").arrives(ticket(2, 60)).arrives(ticket(3, 5))
-    play.leaves(2, "3>a")
+    play = Playbook().engine().arrives(ticket(1, 60), "1>a").arrives(ticket(2, 60))
+    play.arrives(ticket(3, 40, output=COSTLY)).leaves(2, "3>a")
 
 
 def test_a_grant_that_its_client_does_not_take_goes_to_the_next() -> None:
@@ -90,10 +102,10 @@ def test_a_hopeless_wait_is_refused_at_once() -> None:
 def test_a_retry_stands_behind_who_waits_now() -> None:
     """Who gives up at the head of the line does not come back to it: those behind it go before its retry."""
     waits = []
-    for others in (0, 5):
+    for others in (0, 20):
         play = Playbook().engine().arrives(ticket(1, 90, output=300), "1>a").arrives(ticket(2, 60, deadline=9.0))
         for number in range(3, 3 + others):
-            play.arrives(ticket(number, 80, output=600, deadline=99.0))
+            play.arrives(ticket(number, 80, deadline=99.0))
         play.wakes(9.0, "2!queue_timeout")
         waits.append(play.refusals[2].retry_after_s or 0.0)
     assert waits[1] > waits[0] + 5.0

@@ -1,5 +1,7 @@
 """The policy of admission, rule by rule: several engines, hosted providers, tenants."""
 
+from dataclasses import replace
+
 import pytest
 
 from gateway.admission.limits import AdmissionLimits
@@ -77,13 +79,13 @@ def test_who_waits_for_a_busy_backend_holds_nobody_up_elsewhere() -> None:
     """The head fits only the large one, which has asked for a pause: the others go to the small one."""
     play = Playbook().engine("a", 20).engine("b", 100).is_busy("b", 5.0)
     play.arrives(ticket(1, 90)).arrives(ticket(2, 10), "2>a").arrives(ticket(3, 10), "3>a").arrives(ticket(4, 10))
-    play.wakes(5.0, "1>b", "4>b").ends(2)
+    play.wakes(5.0, "4>b", "1>b").ends(2)
 
 
 def test_who_waits_for_one_engine_holds_nobody_up_on_another() -> None:
     """It fits only a, which is full; b goes on serving."""
     play = Playbook().engine("a", 100).engine("b", 20)
-    play.arrives(ticket(1, 90), "1>a").arrives(ticket(2, 90)).arrives(ticket(3, 15), "3>b").arrives(ticket(4, 10))
+    play.arrives(ticket(1, 90), "1>a").arrives(ticket(2, 90)).arrives(ticket(3, 15), "3>b").arrives(ticket(4, 12))
     play.ends(3, "4>b").ends(1, "2>a")
 
 
@@ -96,11 +98,25 @@ def test_models_have_lines_of_their_own() -> None:
 
 def test_a_provider_takes_what_own_engines_have_no_room_for() -> None:
     """`spill_only`: while there is room at home nothing is paid for; when there is again, neither."""
-    play = Playbook().engine().provider().arrives(ticket(1, 90), "1>a").arrives(ticket(2, 90), "2>cloud")
+    play = Playbook().engine().provider().arrives(ticket(1, 90, output=600), "1>a")
+    play.arrives(ticket(2, 90), "2>cloud")
     assert play.admits[2].spilled
     assert play.admits[2].kv_tokens == 0
     play.ends(1).arrives(ticket(3, 90), "3>a")
     assert not play.admits[3].spilled
+
+
+def test_a_short_wait_is_not_paid_for() -> None:
+    """Own engines will have room in half a second; a request that waits longer than predicted spills after all."""
+    play = Playbook().engine().provider().arrives(ticket(1, 90), "1>a").arrives(ticket(2, 90))
+    play.arrives(ticket(3, 90)).ends(1, "2>a")
+    play.wakes(2.1, "3>cloud")
+
+
+def test_what_must_begin_sooner_spills_sooner() -> None:
+    """Its first token is wanted before own engines will have room."""
+    play = Playbook().engine().provider().arrives(ticket(1, 90), "1>a")
+    play.arrives(replace(ticket(2, 90), first_token_by=0.2), "2>cloud")
 
 
 def test_a_provider_takes_what_fits_no_own_engine() -> None:
@@ -172,11 +188,11 @@ def test_alone_a_tenant_may_use_everything() -> None:
 
 
 def test_with_others_in_line_a_tenant_keeps_to_its_share() -> None:
-    """It is passed meanwhile, and only by others: its own small request waits behind its large one."""
+    """It is passed meanwhile by others, and its own requests by nobody else."""
     play = Playbook().engine().arrives(ticket(1, 50, tenant="t"), "1>a").arrives(ticket(2, 40, tenant="u"), "2>a")
     play.arrives(ticket(3, 30, tenant="t", kv_share=0.5)).arrives(ticket(4, 30, tenant="u"))
     play.arrives(ticket(5, 1, tenant="t", kv_share=0.5))
-    play.ends(2, "4>a").ends(1, "3>a", "5>a")
+    play.ends(2, "4>a", "5>a").ends(1, "3>a")
 
 
 def test_shares_stop_binding_with_the_last_of_the_others() -> None:

@@ -196,8 +196,8 @@ def test_and_it_goes_first_once_it_can() -> None:
     """The others left: it could come in now, so those behind it wait again."""
     play = Playbook().engine("a", used=50, running=2)
     play.arrives(ticket(1, 70)).arrives(ticket(2, 40), "2>a")
-    play.at(1.0).reads(reading(0.9, used=40, running=1)).arrives(ticket(3, 40))
-    play.ends(2, "1>a").ends(1, "3>a")
+    play.at(1.0).reads(reading(0.9, used=40, running=1)).arrives(ticket(3, 40, output=600))
+    play.ends(2, "1>a", "3>a")
 
 
 def test_looks_that_arrive_in_the_wrong_order_count_once() -> None:

@@ -3,43 +3,92 @@
 import pytest
 from hypothesis import given, strategies as st
 
-from gateway.admission.queue import HANDICAP_S, Queue, Waiting
+from gateway.admission.queue import HANDICAP_S, PATIENCE_MAX_S, Queue, Waiting
 from gateway.domain import Priority, Ticket
 from tests.admission.words import MODEL, ticket
 
-ARRIVALS = st.lists(st.tuples(st.floats(0, 60), st.sampled_from(Priority), st.sampled_from("mn")), max_size=30)
+ARRIVALS = st.lists(
+    st.tuples(st.floats(0, 60), st.sampled_from(Priority), st.sampled_from("mn"), st.floats(0, 100)), max_size=30
+)
+NOW = 60.0
 
 
-def filled(arrivals: list[tuple[float, Priority, str]]) -> tuple[Queue, list[Waiting]]:
+def filled(arrivals: list[tuple[float, Priority, str, float]]) -> tuple[Queue, list[Waiting]]:
     """A queue, and who stands in it."""
     queue = Queue()
     everyone = []
-    for number, (arrived_at, priority, model) in enumerate(arrivals):
+    for number, (arrived_at, priority, model, cost_s) in enumerate(arrivals):
         arrival = ticket(number, priority=priority, model=model, deadline=arrived_at + 10, tenant=str(number % 3))
-        everyone.append(Waiting(arrival, arrived_at))
+        everyone.append(Waiting(arrival, arrived_at, cost_s))
         queue.push(everyone[-1])
     return queue, everyone
 
 
+def order(*waiting: Waiting, now: float) -> list[int]:
+    """Numbers of those who wait, as they would be served."""
+    queue = Queue()
+    for one in waiting:
+        queue.push(one)
+    return [one.ticket.id for one in queue.line(MODEL, now)]
+
+
+def test_the_shortest_goes_first() -> None:
+    """Equals in the order of their coming."""
+    long, short = Waiting(ticket(1), 0.0, 5.0), Waiting(ticket(2), 1.0, 1.0)
+    assert order(long, short, Waiting(ticket(3), 1.0, 1.0), now=1.0) == [2, 3, 1]
+
+
+def test_who_has_waited_goes_before_who_costs_a_little_less() -> None:
+    """Half of its cost is shed when its patience ends."""
+    old, new = Waiting(ticket(1, deadline=2.0), 0.0, 1.5), Waiting(ticket(2, deadline=4.0), 2.0, 1.0)
+    assert order(old, Waiting(ticket(2, deadline=2.0), 0.0, 1.0), now=0.0) == [2, 1]
+    assert order(old, new, now=2.0) == [1, 2]
+
+
+def test_nobody_is_passed_for_ever() -> None:
+    """Whoever has waited twice the longest patience that counts goes first, whatever it costs."""
+    old = Waiting(ticket(1, deadline=1000.0), 0.0, 1e6)
+    assert order(old, Waiting(ticket(2), PATIENCE_MAX_S, 1.0), now=PATIENCE_MAX_S) == [2, 1]
+    assert order(old, Waiting(ticket(2), 2 * PATIENCE_MAX_S, 1.0), now=2 * PATIENCE_MAX_S) == [1, 2]
+
+
+@pytest.mark.parametrize("priority", [Priority.STANDARD, Priority.BATCH])
+def test_a_class_goes_before_the_next_until_that_has_waited(priority: Priority) -> None:
+    """From then on it stands among the most urgent as if it had just come."""
+    patient = Waiting(ticket(1, priority=priority, deadline=1000.0), 0.0, 1.0)
+    handicap = HANDICAP_S[priority]
+    assert order(patient, Waiting(ticket(2), handicap - 0.1, 9.0), now=handicap - 0.1) == [2, 1]
+    assert order(patient, Waiting(ticket(2), handicap, 9.0), now=handicap) == [1, 2]
+    assert order(patient, Waiting(ticket(2), handicap, 0.9), now=handicap) == [2, 1]
+
+
 @given(ARRIVALS)
-def test_each_line_is_in_order_of_handicapped_arrival(arrivals: list[tuple[float, Priority, str]]) -> None:
-    """Ties go by number."""
+def test_the_walk_is_the_order(arrivals: list[tuple[float, Priority, str, float]]) -> None:
+    """Its first is the head; who stands ahead is who comes before."""
     queue, everyone = filled(arrivals)
     for model in queue.models():
-        expected = sorted(
-            (w for w in everyone if w.ticket.model == model),
-            key=lambda w: (w.arrived_at + HANDICAP_S[w.ticket.priority], w.ticket.id),
-        )
-        assert queue.line(model) == expected
-        assert queue.head(model) is expected[0]
+        expected = [w for w in everyone if w.ticket.model == model]
+        line = list(queue.line(model, NOW))
+        assert sorted(w.ticket.id for w in line) == [w.ticket.id for w in expected]
+        assert queue.head(model, NOW) is line[0]
         assert queue.depth(model) == len(expected)
-        assert queue.ahead_of(expected[-1]) == expected[:-1]
+        for place, waiting in enumerate(line):
+            count, work = queue.ahead_of(waiting, NOW)
+            assert count == place
+            assert work == pytest.approx(sum(w.work for w in line[:place]))
         assert queue.is_contended(model) == (len({w.ticket.tenant for w in expected}) > 1)
     assert sorted(w.ticket.id for w in queue.everyone()) == list(range(len(arrivals)))
 
 
+def test_who_would_come_now_stands_behind_its_equals() -> None:
+    """A retry is no better off than who waits already."""
+    queue, _ = filled([(NOW, Priority.INTERACTIVE, MODEL, 1.0)] * 3)
+    assert queue.ahead_of(Waiting(ticket(9, deadline=NOW + 10), NOW, 1.0), NOW)[0] == 3
+    assert queue.ahead_of(Waiting(ticket(9, model="unheard of"), NOW, 1.0), NOW) == (0, 0.0)
+
+
 @given(ARRIVALS, st.data())
-def test_who_leaves_leaves_no_trace(arrivals: list[tuple[float, Priority, str]], data: st.DataObject) -> None:
+def test_who_leaves_leaves_no_trace(arrivals: list[tuple[float, Priority, str, float]], data: st.DataObject) -> None:
     """Whatever the order."""
     queue, everyone = filled(arrivals)
     for waiting in data.draw(st.permutations(everyone)):
@@ -47,12 +96,14 @@ def test_who_leaves_leaves_no_trace(arrivals: list[tuple[float, Priority, str]],
         assert queue.pop(waiting.ticket.id) is waiting
         assert waiting not in queue
     assert (len(queue), queue.models(), queue.next_deadline()) == (0, [], None)
-    assert queue.line(MODEL) == []
+    assert list(queue.line(MODEL, NOW)) == []
     assert not queue.is_contended(MODEL)
 
 
 @given(ARRIVALS, st.floats(0, 80))
-def test_exactly_those_whose_deadline_has_come_expire(arrivals: list[tuple[float, Priority, str]], now: float) -> None:
+def test_exactly_those_whose_deadline_has_come_expire(
+    arrivals: list[tuple[float, Priority, str, float]], now: float
+) -> None:
     """In the order of their deadlines."""
     queue, everyone = filled(arrivals)
     late = sorted((w.ticket.deadline, w.ticket.id) for w in everyone if w.ticket.deadline <= now)
@@ -73,7 +124,7 @@ def test_a_number_that_comes_back_has_its_new_deadline() -> None:
 
 def test_nobody_waits_twice() -> None:
     """That would be a mistake of the caller."""
-    queue, _ = filled([(0.0, Priority.BATCH, MODEL)])
+    queue, _ = filled([(0.0, Priority.BATCH, MODEL, 1.0)])
     with pytest.raises(AssertionError, match="waits twice"):
         queue.push(Waiting(ticket(0), 1.0))
 
@@ -89,7 +140,12 @@ def test_deadlines_of_those_who_left_do_not_pile_up() -> None:
 
 def test_snapshots_count_by_class() -> None:
     """Depth, tokens and the longest wait."""
-    queue, _ = filled([(1.0, Priority.BATCH, MODEL), (2.0, Priority.BATCH, MODEL), (3.0, Priority.STANDARD, MODEL)])
+    queue, _ = filled(
+        [
+            (at, priority, MODEL, 1.0)
+            for at, priority in ((1.0, Priority.BATCH), (2.0, Priority.BATCH), (3.0, Priority.STANDARD))
+        ]
+    )
 
     def need(_: Ticket) -> int:
         return 7

@@ -45,3 +45,12 @@ def test_after_the_wait_there_is_no_wait(per_minute: int, used: float, amount: f
     bucket.draw(used, now)
     wait_s = bucket.wait_s(amount, now)
     assert bucket.wait_s(amount, now + wait_s) == 0.0
+
+
+def test_another_size_leaves_the_same_part() -> None:
+    """Also of a bucket without any limit, which is full."""
+    bucket = Bucket.full(60, 0.0)
+    bucket.draw(45, 0.0)
+    assert bucket.resized(100, 0.0).wait_s(25, 0.0) == 0.0
+    assert bucket.resized(100, 0.0).wait_s(26, 0.0) > 0.0
+    assert Bucket.full(0, 0.0).resized(10, 0.0).level_share(0.0) == 1.0

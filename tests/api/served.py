@@ -20,7 +20,7 @@ from gateway.domain import Priority
 from gateway.errors import ApiError
 from gateway.passage import Sink
 from gateway.relay import Relay
-from gateway.request import COMPLETIONS, InferenceRequest, Tenant
+from gateway.request import COMPLETIONS, InferenceRequest, Tenant, TraceContext
 
 BODY_BYTES_MAX = 10_000
 BODY = b'{"model":"m","prompt":"hi"}'
@@ -119,8 +119,13 @@ class FakeRelay:
 
     def __init__(self) -> None:
         self.requests: list[InferenceRequest] = []
+        self.estimated: list[InferenceRequest] = []
         self.turned: list[tuple[str, str, str]] = []
         self.play: Callable[[Sink], Awaitable[None]] | None = None
+
+    async def estimate(self, request: InferenceRequest) -> dict[str, object]:
+        self.estimated.append(request)
+        return {"decision": "admit"}
 
     async def carry(self, request: InferenceRequest, sink: Sink) -> None:
         self.requests.append(request)
@@ -129,7 +134,9 @@ class FakeRelay:
         else:
             await self.play(sink)
 
-    def turned_away(self, endpoint: str, request_id: str, error: ApiError, duration_s: float) -> None:
+    def turned_away(
+        self, endpoint: str, request_id: str, error: ApiError, duration_s: float, came_in: TraceContext
+    ) -> None:
         assert duration_s >= 0
         self.turned.append((endpoint, request_id, error.code))
 

@@ -7,7 +7,7 @@ import pytest
 from gateway.api.parse import parse_inference
 from gateway.api.request_headers import apply_headers, reject_encoded_body, request_id
 from gateway.errors import ApiError
-from gateway.request import CHAT, InferenceRequest
+from gateway.request import CHAT, UNTRACED, InferenceRequest, TraceContext
 
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
@@ -52,17 +52,34 @@ def test_retries_are_counted(text: str, count: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "kept"), [(TRACE, TRACE), (TRACE.upper(), ""), (TRACE + "-x", ""), ("x", ""), (TRACE + "\n", "")]
+    ("text", "kept"),
+    [
+        (TRACE, TRACE),
+        (TRACE.upper(), ""),
+        (TRACE + "-x", ""),
+        ("x", ""),
+        (TRACE + "\n", ""),
+        ("ff" + TRACE[2:], ""),
+        (f"00-{'0' * 32}-{'a' * 16}-01", ""),
+        (f"00-{'a' * 32}-{'0' * 16}-01", ""),
+    ],
 )
 def test_a_well_formed_trace_is_carried_on(text: str, kept: str) -> None:
     """Anything else could be a header of its own."""
-    assert request_with({"traceparent": text}).traceparent == kept
+    trace = request_with({"traceparent": text, "tracestate": "a=1,b=2"}).trace
+    assert trace == (TraceContext(kept, "a=1,b=2") if kept else UNTRACED)
+
+
+@pytest.mark.parametrize("state", ["", "a=1\r\nx: y", "a=\x00", "a=ä", "a=" + "1" * 511])
+def test_a_bad_trace_state_is_left_out(state: str) -> None:
+    """The trace goes on without it."""
+    assert request_with({"traceparent": TRACE, "tracestate": state}).trace == TraceContext(TRACE)
 
 
 def test_without_headers_nothing_is_assumed() -> None:
     """No deadline, no retries, no trace."""
     request = request_with({})
-    assert (request.deadline_s, request.retry_count, request.traceparent) == (None, 0, "")
+    assert (request.deadline_s, request.retry_count, request.trace) == (None, 0, UNTRACED)
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "br", "zstd", "identity, gzip", "x"])

@@ -79,7 +79,8 @@ async def test_a_request_carries_our_headers_and_no_others() -> None:
     """Built from scratch: what the client sent cannot be among them."""
     async with FaultyEngine((response(b'{"ok":1}'),)) as server:
         backend = Backend(BackendSettings("one", server.url, "vllm", {"public": "own"}, api_key="secret"))
-        headers = backend.headers("req-1", stream=True, traceparent="00-" + "a" * 32 + "-" + "b" * 16 + "-01")
+        trace = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
+        headers = backend.headers("req-1", stream=True, traceparent=trace, tracestate="a=1")
         async with backend.exchange("/v1/chat/completions", headers, b"{}") as exchange:
             await exchange.head()
             assert json.loads(await exchange.read(100)) == {"ok": 1}
@@ -95,6 +96,7 @@ async def test_a_request_carries_our_headers_and_no_others() -> None:
         b"accept",
         b"x-request-id",
         b"traceparent",
+        b"tracestate",
         b"content-length",
     }
     assert request.headers[b"accept"] == b"text/event-stream"
@@ -111,6 +113,8 @@ def test_values_that_would_break_a_header_are_never_sent(bad: str) -> None:
         backend.headers(bad, stream=False)
     with pytest.raises(ValueError, match="never sent"):
         backend.headers("good", stream=False, traceparent=bad)
+    with pytest.raises(ValueError, match="never sent"):
+        backend.headers("good", stream=False, tracestate=bad + "\n" * 4097)
 
 
 def test_bad_settings() -> None:

@@ -44,6 +44,33 @@ async def test_both_prefixes(prefix: str) -> None:
     assert reading.models == {"qwen"}
 
 
+@pytest.mark.parametrize("prefix", ["sglang:", "sglang_"])
+async def test_the_lengths_of_earlier_answers_are_told_once_per_life(prefix: str) -> None:
+    """Where the server was started so that it counts them."""
+    buckets = (("100.0", 3), ("300.0", 5), ("+Inf", 9))
+    lines = (
+        f'sglang:generation_tokens_histogram_bucket{{le="{le}",model_name="qwen"}} {count}\n' for le, count in buckets
+    )
+    driver, server = sglang(), pages((METRICS + "".join(lines)).replace("sglang:", prefix))
+    ((model, lengths),) = (await driver.read(server, 0.0)).answer_lengths
+    assert (model, lengths.bounds, lengths.counts) == ("qwen", (100.0, 300.0), (3.0, 2.0, 4.0))
+    assert (await driver.read(server, 1.0)).answer_lengths == ()
+
+
+@pytest.mark.parametrize("prefix", ["sglang:", "sglang_"])
+async def test_what_the_prefix_cache_found(prefix: str) -> None:
+    """Wherever it was kept, and each tensor-parallel rank's copy of the count once; None until it counts."""
+    assert (await sglang().read(pages(METRICS.replace("sglang:", prefix)), 0.0)).prefix_hit_tokens is None
+    counts = (("device", 0, 700), ("device", 1, 700), ("host", 0, 50), ("host", 1, 50))
+    by_source = "".join(
+        f'sglang:cached_tokens_total{{cache_source="{source}",tp_rank="{rank}"}} {count}\n'
+        for source, rank, count in counts
+    )
+    for more, hits in ((by_source, 750.0), ('sglang:cached_tokens_total{model_name="qwen"} 42\n', 42.0)):
+        reading = await sglang().read(pages((METRICS + more).replace("sglang:", prefix)), 0.0)
+        assert reading.prefix_hit_tokens == hits
+
+
 async def test_capacity_from_the_server_info_where_metrics_have_none() -> None:
     """Older versions tell the pool on a page of its own, under its old name."""
     metrics = "".join(line + "\n" for line in METRICS.splitlines() if "max_total" not in line and "page_" not in line)

@@ -231,6 +231,22 @@ async def test_closing_ends_what_runs_and_takes_nothing_more() -> None:
         assert failure.value.kind is FailureKind.CONNECT
 
 
+async def test_retiring_waits_for_what_runs_and_keeps_nothing(engine: FaultyEngine) -> None:
+    """Idle connections go at once, the others when their exchange is over."""
+    upstream = Upstream(engine.url)
+    async with asyncio.TaskGroup() as group, upstream.exchange(b"GET", "/") as running:
+        await upstream.fetch("/")
+        assert (upstream.open_connections, upstream.idle_connections) == (2, 1)
+        retiring = group.create_task(upstream.retire())
+        while upstream.open_connections > 1:  # noqa: ASYNC110  # the loop closes it in a turn or two
+            await asyncio.sleep(0)
+        assert not retiring.done()
+        assert (await running.head()).status == 200
+        await running.read(1000)
+    assert upstream.open_connections == 0
+    await upstream.retire()
+
+
 async def test_closing_reaches_connections_that_are_being_made(engine: FaultyEngine) -> None:
     """They are not known yet when everything else is closed."""
     upstream = Upstream(engine.url)

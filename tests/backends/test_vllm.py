@@ -64,6 +64,33 @@ async def test_idle_pages_of_the_same_life() -> None:
     assert len(lives) == 1
 
 
+LENGTHS = """\
+vllm:request_generation_tokens_bucket{engine="0",le="1.0",model_name="tiny"} 0.0
+vllm:request_generation_tokens_bucket{engine="0",le="2.0",model_name="tiny"} 0.0
+vllm:request_generation_tokens_bucket{engine="0",le="5.0",model_name="tiny"} 1.0
+vllm:request_generation_tokens_bucket{engine="0",le="10.0",model_name="tiny"} 43.0
+vllm:request_generation_tokens_bucket{engine="0",le="20.0",model_name="tiny"} 43.0
+vllm:request_generation_tokens_bucket{engine="0",le="50.0",model_name="tiny"} 43.0
+vllm:request_generation_tokens_bucket{engine="0",le="100.0",model_name="tiny"} 43.0
+vllm:request_generation_tokens_bucket{engine="0",le="200.0",model_name="tiny"} 294.0
+vllm:request_generation_tokens_bucket{engine="0",le="500.0",model_name="tiny"} 294.0
+vllm:request_generation_tokens_bucket{engine="0",le="+Inf",model_name="tiny"} 294.0
+vllm:request_generation_tokens_count{engine="0",model_name="tiny"} 294.0
+vllm:request_generation_tokens_sum{engine="0",model_name="tiny"} 50621.0
+"""
+"""As vLLM 0.32.0 has it after 251 answers of 200 tokens and 43 shorter ones."""
+
+
+async def test_the_lengths_of_earlier_answers_are_told_once_per_life() -> None:
+    """Per public name; later looks leave the histogram alone."""
+    driver, server = vllm({"llama": "tiny"}), pages(metrics(more=LENGTHS))
+    ((model, lengths),) = (await driver.read(server, 0.0)).answer_lengths
+    assert model == "llama"
+    assert lengths.bounds == (1, 2, 5, 10, 20, 50, 100, 200, 500)
+    assert lengths.counts == (0, 0, 1, 42, 0, 0, 0, 251, 0, 0)
+    assert (await driver.read(server, 1.0)).answer_lengths == ()
+
+
 async def test_names_are_mapped_and_unlisted_ones_left_out() -> None:
     """A public name whose model the engine does not list is not served."""
     reading = await vllm({"llama": "tiny", "other": "absent"}).read(pages(), 0.0)
@@ -98,6 +125,17 @@ async def test_failures_pass_through() -> None:
         await vllm().read(Pages({"/metrics": gone}), 0.0)
     with pytest.raises(TelemetryError, match="401"):
         await vllm().read(Pages({"/metrics": BUSY, "/v1/models": (401, b"")}), 0.0)
+
+
+async def test_what_the_prefix_cache_found() -> None:
+    """In tokens, over all ranks; None from an engine that does not count it, or counts blocks."""
+    assert (await vllm().read(pages(), 0.0)).prefix_hit_tokens == 0.0
+    two = "".join(f'vllm:prefix_cache_hits_total{{engine="{rank}"}} {hits}\n' for rank, hits in ((0, 64), (1, 32)))
+    assert (await vllm().read(pages(metrics(more=two)), 0.0)).prefix_hit_tokens == 96.0
+    for more in ("", "vllm:gpu_prefix_cache_hits_total 5\n", "vllm:external_prefix_cache_hits_total 5\n"):
+        assert read_page(metrics(more=more)).prefix_hit_tokens is None
+    with pytest.raises(TelemetryError, match="prefix_cache_hits"):
+        read_page(metrics(more="vllm:prefix_cache_hits_total NaN\n"))
 
 
 def test_the_old_name_of_the_gauge() -> None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
@@ -30,8 +31,10 @@ def hybrid(model: str) -> dict[str, bytes]:
 
 
 @contextmanager
-def serving(pages: Mapping[str, bytes], status: int = 200) -> Iterator[str]:
-    """Serve these pages and nothing else; gives the base URL."""
+def serving(
+    pages: Mapping[str, bytes], status: int = 200, posted: list[tuple[Message, bytes]] | None = None
+) -> Iterator[str]:
+    """Serve these pages and nothing else; gives the base URL. Headers and bodies of POSTs are kept in `posted`."""
 
     class Pages(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -42,6 +45,12 @@ def serving(pages: Mapping[str, bytes], status: int = 200) -> Iterator[str]:
             self.send_header("Content-Length", str(len(body or b"")))
             self.end_headers()
             self.wfile.write(body or b"")
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            if posted is not None:
+                posted.append((self.headers, body))
+            self.do_GET()
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the name of the base class
             pass

@@ -5,7 +5,9 @@ import socket
 from pathlib import Path
 
 import pytest
+import yaml
 
+from tests.certificates import EXPIRED, GOOD
 from tests.cli.command import kvgate
 from tests.cli.fake_engine import HOSTED, VLLM, hybrid, serving
 
@@ -107,3 +109,18 @@ def test_a_bad_configuration_is_not_tried(capsys: pytest.CaptureFixture[str], tm
     done = kvgate(capsys, "check", config(tmp_path, "url: 'ftp://h'"))
     assert done.code == 78
     assert "backends.0.url: must begin with http:// or https://" in done.err
+
+
+def test_certificates_are_checked(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """One that has expired is a warning, one that cannot be used a problem."""
+    file = tmp_path / "kvgate.yaml"
+    with serving(VLLM) as url:
+        tree = {"backends": [{"name": "own", "url": url}], "listen": {"tls": EXPIRED.write(tmp_path)}}
+        file.write_text(yaml.safe_dump(tree))
+        expired = kvgate(capsys, "check", file, "--json")
+        (tmp_path / "key.pem").write_text(GOOD.key)
+        wrong = kvgate(capsys, "check", file, "--json")
+    assert expired.code == 0
+    assert [warning["path"] for warning in json.loads(expired.out)["warnings"]] == ["listen.tls.certificate"]
+    assert wrong.code == 1
+    assert [problem["path"] for problem in json.loads(wrong.out)["problems"]] == ["listen.tls.key"]

@@ -33,6 +33,6 @@ def test_nobody_there_is_not_healthy(capsys: pytest.CaptureFixture[str]) -> None
     assert "does not answer" in json.loads(done.out)["problem"]
 
 
-@pytest.mark.parametrize("url", ["https://127.0.0.1", "http://", "127.0.0.1:8080", "http://h:99999", "http://[::1"])
+@pytest.mark.parametrize("url", ["ftp://127.0.0.1", "http://", "127.0.0.1:8080", "http://h:99999", "http://[::1"])
 def test_only_plain_urls_are_asked(capsys: pytest.CaptureFixture[str], url: str) -> None:
     assert kvgate(capsys, "health", "--url", url).code == 2

@@ -94,7 +94,7 @@ async def test_the_start_table(engine: RunningEngine) -> None:
         assert table.split() == ["BACKEND", "KIND", "STATE", "MODEL", "KV", "CAPACITY", "HEADROOM"]
         assert own.split()[1:] == ["vllm", "ready", "m", "1,024", "tokens", "100%"]
         assert gone.split()[1:] == ["auto", "not", "reachable", "yet", "-", "-", "-"]
-        assert [line.split()[0] for line in urls] == ["API", "State", "Metrics"]
+        assert [line.split()[0] for line in urls] == ["API", "Page", "State", "Metrics"]
         process.send_signal(signal.SIGTERM)
         code, out, err = await ended(process)
         assert (code, out) == (0, "")
@@ -146,6 +146,39 @@ async def test_a_second_signal_stops_at_once(engine: RunningEngine) -> None:
         code, _, err = await ended(process)
     assert code == 0
     assert "Traceback" not in err
+
+
+async def test_a_hangup_reads_the_configuration_anew(engine: RunningEngine, tmp_path: Path) -> None:
+    """A bad one is told and changes nothing; the gateway is asked for both by `kvgate reload` too."""
+    file = tmp_path / "kvgate.yaml"
+    good = f"backends:\n- {{name: a, url: '{engine.url}'}}\nlog: {{format: json}}\n"
+    file.write_text(good)
+    async with serving("-c", file, *FREE_PORTS, "--json") as process:
+        shown = await started(process)
+        assert process.stderr is not None
+
+        async def line(event: str) -> dict[str, object]:
+            """The next line of the log with this event."""
+            assert process.stderr is not None
+            async with asyncio.timeout(START_MAX_S):
+                while True:
+                    found = json.loads(await process.stderr.readline())
+                    if found["event"] == event:
+                        assert isinstance(found, dict)
+                        return found
+
+        file.write_text(good + "mode: observe\n")
+        process.send_signal(signal.SIGHUP)
+        assert (await line("config_reloaded"))["changed"] == ["mode"]
+        file.write_text(good + "mood: observe\n")
+        process.send_signal(signal.SIGHUP)
+        assert (await line("config_fault"))["path"] == "mood"
+        reload = [sys.executable, "-m", "gateway", "reload", "--url", shown["admin"]]
+        asked = await asyncio.create_subprocess_exec(*reload, stderr=asyncio.subprocess.PIPE)
+        _, err = await asked.communicate()
+        assert (asked.returncode, err.decode().startswith("mood: unknown key; did you mean 'mode'?")) == (78, True)
+        async with aiohttp.ClientSession() as http, http.get(f"{shown['admin']}/api/v1/state") as answer:
+            assert (await answer.json())["mode"] == "observe"
 
 
 async def test_a_port_that_is_taken() -> None:

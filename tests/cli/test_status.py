@@ -5,6 +5,7 @@ import socket
 from copy import deepcopy
 from typing import Any
 
+import msgspec
 import pytest
 
 from gateway.admin.routes import state
@@ -42,7 +43,7 @@ SNAPSHOT = Snapshot(
     now=1.0, draining=False, backends=(OURS,), queues=(QUEUE,), queue_requests_max=512, double_releases=0
 )
 DOUBT = Calibration("kv.model_config", "gemma", None, 1000, 800, "the engine states other numbers", is_problem=True)
-STATE: dict[str, Any] = json.loads(json.dumps(state(SNAPSHOT, {"own": "vllm"}, {"own": DOUBT})))
+STATE: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(state(SNAPSHOT, {"own": "vllm"}, {"own": DOUBT})))
 
 
 def page(content: object) -> dict[str, bytes]:
@@ -75,6 +76,23 @@ def test_backends_without_a_pool_have_no_numbers(capsys: pytest.CaptureFixture[s
     _, own, end = done.out.splitlines()
     assert own.split()[-9:] == ["-", "-", "-", "-", "-", "7", "-", "fresh", "-"]
     assert end == "draining: new requests are turned away"
+
+
+def test_observe_mode_says_what_enforcing_would_have_done(capsys: pytest.CaptureFixture[str]) -> None:
+    """In a sentence, the commonest reason first."""
+    counts = [("admitted", "ok", 900), ("admitted", "ok_after_wait", 80), ("admitted", "queue_full", 5)]
+    counts += [("admitted", "headroom", 1200), ("rejected", "no_backend", 7), ("admitted", "headroom", 15)]
+    decisions = [
+        {"model": "a", "priority": "batch", "outcome": outcome, "reason": reason, "count": count}
+        for outcome, reason, count in counts
+    ]
+    with serving(page({**STATE, "mode": "observe", "decisions": decisions})) as url:
+        done = kvgate(capsys, "status", "--url", url)
+    told = "observe mode: nothing is refused. Enforcing would have refused 1,220 of 2,200 requests: "
+    assert done.out.splitlines()[-1] == told + "headroom 1,215, queue_full 5"
+    with serving(page({**STATE, "mode": "observe", "decisions": []})) as url:
+        done = kvgate(capsys, "status", "--url", url)
+    assert done.out.splitlines()[-1].endswith("Enforcing would have refused 0 of 0 requests")
 
 
 def test_json_is_the_state_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
@@ -130,6 +148,6 @@ def test_nobody_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert "does not answer" in json.loads(done.out)["problem"]
 
 
-@pytest.mark.parametrize("url", ["https://127.0.0.1", "http://", "127.0.0.1:8081", "http://h:99999", "http://[::1"])
+@pytest.mark.parametrize("url", ["ftp://127.0.0.1", "http://", "127.0.0.1:8081", "http://h:99999", "http://[::1"])
 def test_only_plain_urls_are_asked(capsys: pytest.CaptureFixture[str], url: str) -> None:
     assert kvgate(capsys, "status", "--url", url).code == 2

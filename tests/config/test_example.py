@@ -14,7 +14,7 @@ def test_the_example_says_the_defaults() -> None:
 
 def test_the_example_names_every_key() -> None:
     """A new key is in the file that users copy, without anybody's doing."""
-    written = set(re.findall(r"^[# -]*([a-z_]+):", example(), re.MULTILINE))
+    written = set(re.findall(r"^[# -]*([a-z0-9_]+):", example(), re.MULTILINE))
 
     def keys(node: object) -> set[str]:
         if not isinstance(node, dict):
@@ -27,8 +27,8 @@ def test_the_example_names_every_key() -> None:
 
 def test_the_commented_items_are_valid() -> None:
     """What stands in comments parses once the lists are opened."""
-    text = re.sub(r"^(backends|tenants): \[\]$", r"\1:", example(), flags=re.MULTILINE)
-    text = re.sub(r"^# (?=[ -] \S|   )", "", text, flags=re.MULTILINE)
+    text = re.sub(r"^( *)(backends|slo|tenants): \[\]$", r"\1\2:", example(), flags=re.MULTILINE)
+    text = re.sub(r"^( *)# (?=[ -] \S|   )", r"\1", text, flags=re.MULTILINE)
     tree = yaml.safe_load(text)
     tree["tenants"][0]["keys"] = ["env:NOVITA_API_KEY"]
     config = load_config(overrides=tree, environ={"NOVITA_API_KEY": "sk"})

@@ -3,13 +3,14 @@
 import hashlib
 from collections.abc import Iterator
 
+import pytest
 from pydantic import BaseModel
 
 from gateway.admission.limits import AdmissionLimits
 from gateway.api.parse import DEFAULT_POLICY, ParsePolicy
 from gateway.backends.settings import BackendSettings
 from gateway.config import Config, load_config
-from gateway.config.faults import sections_in
+from gateway.config.faults import ConfigError, sections_in
 from gateway.domain import BackendLimits, Priority
 
 
@@ -104,3 +105,15 @@ def test_the_fingerprint_follows_the_settings_but_not_the_secrets() -> None:
     first = load_config(overrides=overrides, environ={"A": "sk-1"})
     assert first.fingerprint() == load_config(overrides=overrides, environ={"A": "sk-2"}).fingerprint()
     assert first.fingerprint() != load_config(environ={}).fingerprint()
+
+
+def test_the_journal_is_bounded_whatever_the_file_says() -> None:
+    """None by default; a size may be written as people do."""
+    assert load_config(environ={}).journal.path is None
+    journal = load_config(
+        overrides={"journal": {"path": "j.jsonl", "bytes_max": "2MiB", "keep": 0}}, environ={}
+    ).journal
+    assert (journal.path, journal.bytes_max, journal.keep) == ("j.jsonl", 2 * 2**20, 0)
+    for bad in ({"path": ""}, {"bytes_max": "1KiB"}, {"keep": -1}, {"keep": 10_000}, {"kept": 1}):
+        with pytest.raises(ConfigError):
+            load_config(overrides={"journal": bad}, environ={})

@@ -75,3 +75,12 @@ def test_of_a_presented_key_only_the_digest_stays() -> None:
     with pytest.raises(TypeError):
         digest.reveal()
     assert "sk-4" not in "".join(str(getattr(digest, name)) for name in ("_value", "reference", "sha256"))
+
+
+def test_secrets_are_compared_by_what_they_are() -> None:
+    """Not by where they came from: a reload asks whether anything has changed."""
+    for kind in (Secret, KeyDigest):
+        assert kind("a", "env:A") == kind("a", "file:a")
+        assert kind("a", "env:A") != kind("b", "env:A")
+        assert kind("a", "env:A") != "a"
+        assert len({kind("a", "env:A"), kind("a", "env:B"), kind("b", "env:A")}) == 2

@@ -17,6 +17,7 @@ from openai import AsyncOpenAI
 
 from gateway.app import Running, run
 from gateway.config import load_config
+from gateway.config.source import ConfigSource
 from gateway.reporting.logs import LineWriter, Logs
 from gateway.simulation.server import EngineOptions
 
@@ -188,10 +189,12 @@ async def gateway(
     *backends: str | Mapping[str, object],
     environ: Mapping[str, str] | None = None,
     settles: bool = True,
+    source: ConfigSource | None = None,
     **config: object,
 ) -> AsyncIterator[Stand]:
     """Run a gateway in front of these URLs or entries of `backends`, until each has been looked at once.
 
+    With a `source`, that is where its configuration comes from, now and when it is reloaded.
     When the block ends the ledger must come to zero (unless `settles` is False), and the gateway's tasks must be gone.
     """
     entries = [{"name": f"b{i}", "url": b} if isinstance(b, str) else dict(b) for i, b in enumerate(backends)]
@@ -203,7 +206,11 @@ async def gateway(
     }
     tasks = asyncio.all_tasks()
     stream = io.StringIO()
-    async with run(load_config(overrides=tree, environ=environ or {}), logs_into(stream)) as running:
+    if source is None:
+        loaded = load_config(overrides=tree, environ=environ or {})
+    else:
+        loaded = await asyncio.to_thread(source.load)
+    async with run(loaded, logs_into(stream), source=source) as running:
         stand = Stand(running, aiohttp.ClientSession(running.api_url), stream)
         try:
             for looked in running.first_looks.values():

@@ -106,11 +106,17 @@ async def test_a_wrong_key_is_told_to_the_operator(provider: Provider) -> None:
 
 
 async def test_overflow_goes_there_and_comes_back(provider: Provider) -> None:
-    """`spill_only`: used while the own engine has no room for a request, and no longer."""
+    """`spill_only`: used while the own engine has no room for a request that cannot wait, and no longer."""
+    nobody_waits = {"queue": {"requests_max": 0}}
     small = EngineOptions(model="m", kv_tokens=1024, speed=2.0, output_tokens_mean=20)
     async with (
         start_engine(small) as engine,
-        gateway({"name": "own", "url": engine.url}, entry(provider, spill_only=True), environ=ENVIRON) as stand,
+        gateway(
+            {"name": "own", "url": engine.url},
+            entry(provider, spill_only=True),
+            environ=ENVIRON,
+            admission=nobody_waits,
+        ) as stand,
     ):
         await stand.until(lambda state: all(backend.state == "ready" for backend in state.backends))
         calm = [await chat(stand) for _ in range(3)]

@@ -44,6 +44,8 @@ class VllmOptions:
     """The core that computes. vLLM's own choice is the first core for every server."""
     queued_max: int | None = None
     """Requests that may wait in the engine before it turns others away; None: any number."""
+    logits_processor: str | None = None
+    """`module:class` of what steers its answers, importable from the repository; None: nothing does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,8 @@ def vllm_server(model: Path, log: Path, options: VllmOptions = VllmOptions()) ->
     command += ["--disable-uvicorn-access-log", *(str(word) for flag in flags.items() for word in flag)]
     if options.queued_max is not None:
         command += ["--max-num-queued-reqs", str(options.queued_max)]
+    if options.logits_processor is not None:
+        command += ["--logits-processors", options.logits_processor]
     environment = {
         "VLLM_CPU_KVCACHE_SPACE": "1",
         "VLLM_CPU_OMP_THREADS_BIND": str(options.core),

@@ -1,6 +1,9 @@
 """How many tokens a prompt is: coverage of the bound, cost of it, and steadiness."""
 
+import math
 import random
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -120,3 +123,43 @@ def test_requests_that_are_all_alike_are_learnt_for_ever(terms: Terms, tokens: i
         lengths.learn(terms, tokens)
     assert lengths.expected(terms) == pytest.approx(tokens, rel=0.01)
     assert lengths.expected((0, 0, 0, 1)) == pytest.approx(1200, rel=0.01)
+
+
+@pytest.mark.parametrize("count", [0, 3, 700])
+def test_what_is_saved_comes_back(count: int) -> None:
+    """The same rates and bound, and the same steps from there."""
+    rng = random.Random(5)
+    before = PromptLengths()
+    for _ in range(count):
+        before.learn(*chat(rng, 0.3, 0.1))
+    before._refresh()
+    after = PromptLengths.restored(before.evidence())
+    terms = (4000, 3, 1, 1)
+    for _ in range(2):
+        assert after.expected(terms) == pytest.approx(before.expected(terms))
+        assert after.bound(1000) == before.bound(1000)
+        lesson = chat(rng, 0.5, 0.1)
+        before.learn(*lesson)
+        after.learn(*lesson)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"moment": (1.0, 1.0)},
+        {"moment": (1.0, 1.0, 1.0, math.nan)},
+        {"moment": (1e300, 1.0, 1.0, 1.0)},
+        {"gram": ((0.0,) * 4,) * 4},
+        {"gram": ((-1.0,) * 4,) * 4},
+        {"gram": ((1.0,) * 4,) * 3},
+        {"rows": 0.0},
+        {"rows": math.inf},
+        {"error_square_sum": -1.0},
+        {"error_square_sum": 1e9},
+        {"learnt": -1},
+    ],
+)
+def test_what_cannot_have_been_learned_is_refused(wrong: dict[str, Any]) -> None:
+    """Whoever reads a file must not trust it."""
+    with pytest.raises(ValueError, match=r"cannot be|four terms|solution"):
+        PromptLengths.restored(replace(PromptLengths().evidence(), **wrong))

@@ -18,7 +18,7 @@ class Page:
             for sample in family.samples
         }
 
-    def get(self, name: str, **labels: str) -> float | None:
+    def get(self, name: str, /, **labels: str) -> float | None:
         """One sample, or None where there is none; `name` without the prefix."""
         return self.samples.get((f"kvgate_{name}", frozenset(labels.items())))
 

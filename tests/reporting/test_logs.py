@@ -1,5 +1,6 @@
 """Lines are whole, tell no secrets, and never make the gateway wait."""
 
+import dataclasses
 import io
 import json
 import logging
@@ -11,7 +12,7 @@ import structlog
 
 from gateway.config import Secret
 from gateway.domain import Priority
-from gateway.reporting.logs import LineWriter, Logs, configure, request_line
+from gateway.reporting.logs import LineWriter, Logs, configure, is_kept, request_line
 from gateway.reporting.record import RequestRecord, UpstreamAttempt
 
 RECORD = RequestRecord(
@@ -115,6 +116,29 @@ def test_our_own_lines_and_those_of_libraries_look_alike() -> None:
     assert foreign.keys() >= {"ts", "level", "event"}
 
 
+def test_a_share_of_what_went_well_is_enough() -> None:
+    """Which ones, their ids decide; refusals, errors, clients that left and retries always have their line."""
+    well = [dataclasses.replace(RECORD, request_id=f"r-{n}", code=200, attempts=()) for n in range(1000)]
+    kept = [record for record in well if is_kept(record, 0.1)]
+    assert 50 < len(kept) < 150
+    assert kept == [record for record in well if is_kept(record, 0.1)]
+    assert all(is_kept(record, 1.0) for record in well)
+    for unwell in (RECORD, *(dataclasses.replace(well[0], code=code) for code in (400, 429, 499, 502))):
+        assert is_kept(unwell, 0.0)
+    stream = io.StringIO()
+    logs = configure("info", "json", stream, admitted_share=0.0)
+    for record in (well[0], dataclasses.replace(well[1], attempts=RECORD.attempts)):
+        logs.request(record)
+    assert [line["request_id"] for line in lines(logs, stream)] == ["r-1"]
+
+
+def test_a_refusal_has_its_numbers() -> None:
+    refused = dataclasses.replace(RECORD, trace_id="a" * 32, need_tokens=512, headroom_tokens=48, retry_after_s=1.23456)
+    line = request_line(refused)
+    assert (line["need_tokens"], line["headroom_before"], line["retry_after_s"]) == (512, 48, 1.235)
+    assert line["trace_id"] == "a" * 32
+
+
 def test_people_get_readable_lines() -> None:
     stream = io.StringIO()
     logs = configure("info", "console", stream)
@@ -161,3 +185,15 @@ def test_no_field_of_a_line_could_hold_a_prompt() -> None:
     """A record has no place for text but names and words of ours."""
     texts = {key for key, value in request_line(RECORD).items() if isinstance(value, str)}
     assert texts == {"request_id", "endpoint", "model", "priority", "outcome", "reason", "error"}
+
+
+def test_what_is_written_may_change(capsys: pytest.CaptureFixture[str]) -> None:
+    """For requests and for everything else."""
+    stream = io.StringIO()
+    logs = configure("error", "json", stream)
+    structlog.get_logger().info("before")
+    logs.request(RECORD)
+    logs.tune("info", 1.0)
+    structlog.get_logger().info("after")
+    logs.request(RECORD)
+    assert [line["event"] for line in lines(logs, stream)] == ["after", "request"]

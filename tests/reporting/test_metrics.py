@@ -4,66 +4,22 @@ import dataclasses
 import math
 
 import pytest
+from prometheus_client.openmetrics import parser as openmetrics
 
-from estimator.demand import Demand, DemandModel, Shape
 from gateway.admission.commands import Admit, Refuse
 from gateway.admission.events import Arrived, Left
-from gateway.admission.snapshot import BackendSnapshot, BackendState, QueueSnapshot, Snapshot, Telemetry
-from gateway.domain import Outcome, Priority, Reason, Refusal, Ticket
+from gateway.admission.snapshot import QueueSnapshot
+from gateway.domain import Outcome, Priority, Reason, Refusal
 from gateway.reporting.metrics import ENDPOINTS_MAX, MODELS_MAX, Metrics
-from gateway.reporting.record import RequestRecord, UpstreamAttempt
 from tests.reporting.page import Page
+from tests.reporting.samples import CHAT, HOSTED, OURS, metrics_of_both, record, snapshot, ticket
 
-CHAT = "/v1/chat/completions"
-OURS = BackendSnapshot(
-    name="b",
-    state=BackendState.READY,
-    telemetry=Telemetry.FRESH,
-    hosted=False,
-    models=("m",),
-    engine_version="0.32",
-    capacity_tokens=1000,
-    block_tokens=16,
-    resident_tokens=100,
-    reserved_tokens=300,
-    draining_tokens=50,
-    foreign_tokens=20,
-    held_back_tokens=100,
-    headroom_tokens=530,
-    observed_tokens=170,
-    requests=2,
-    running=2,
-    waiting=1,
-    preemptions=3,
-    telemetry_age_s=0.1,
-    drain_timeouts=0,
-)
-HOSTED = dataclasses.replace(
-    OURS, name="h", hosted=True, models=("far",), capacity_tokens=0, engine_version="", observed_tokens=None
-)
-
-
-def snapshot(now: float = 0.0, *backends: BackendSnapshot, queues: tuple[QueueSnapshot, ...] = ()) -> Snapshot:
-    return Snapshot(now, draining=False, backends=backends, queues=queues, queue_requests_max=512, double_releases=0)
+OPEN_METRICS = "application/openmetrics-text; version=1.0.0"
 
 
 @pytest.fixture
 def metrics() -> Metrics:
-    made = Metrics(["m"], version="1.2.3", config_sha256="abc", exceed_ratio_target=0.01)
-    made.refresh(snapshot(0.0, OURS, HOSTED), {"b": "vllm", "h": "openai"})
-    return made
-
-
-def demand() -> Demand:
-    return DemandModel().estimate(Shape(text_bytes=0, token_prompts=(100,), max_tokens=10), context_tokens=1000)
-
-
-def ticket(number: int, model: str = "m", **changes: object) -> Ticket:
-    return dataclasses.replace(Ticket(number, model, demand(), deadline=30.0), **changes)  # type: ignore[arg-type]
-
-
-def record(**changes: object) -> RequestRecord:
-    return dataclasses.replace(RequestRecord("r", CHAT, "m", 200, 2.0, backend="b"), **changes)  # type: ignore[arg-type]
+    return metrics_of_both()
 
 
 def decisions(metrics: Metrics, outcome: str, reason: str, priority: str = "interactive") -> float | None:
@@ -88,18 +44,8 @@ def test_the_page_is_text_that_a_scraper_reads(metrics: Metrics) -> None:
     body, content_type = metrics.render()
     assert content_type.startswith("text/plain")
     assert b"_created" not in body
-    _, content_type = metrics.render("application/openmetrics-text; version=1.0.0")
+    _, content_type = metrics.render(OPEN_METRICS)
     assert content_type.startswith("application/openmetrics-text")
-
-
-def test_a_hosted_backend_has_no_pool_and_its_models_wait_for_a_request(metrics: Metrics) -> None:
-    """Providers list hundreds of models, and tell nothing of their memory."""
-    page = Page(metrics)
-    assert page.get("backend_kv_capacity_tokens", backend="h") is None
-    assert page.get("backend_up", backend="h") == 1
-    assert "far" not in {labels["model_name"] for labels in page.labels_of("admission_decisions_total")}
-    metrics.on_request(record(model="far", backend="h"))
-    assert Page(metrics).get("time_to_first_token_seconds_count", model_name="far", backend="h") == 0
 
 
 def test_an_admitted_request_is_decided_then_in_flight_then_gone(metrics: Metrics) -> None:
@@ -140,7 +86,7 @@ def test_whoever_waited_is_evicted_and_whoever_did_not_is_rejected(metrics: Metr
 def test_a_second_try_on_another_backend_is_no_second_decision(metrics: Metrics) -> None:
     metrics.on_admission(0.0, Arrived(ticket(1)), [Admit(1, "b", Reason.OK, kv_tokens=1)])
     metrics.on_admission(0.1, Left(1, Outcome.NOT_SENT), [])
-    again = ticket(2, excluded=frozenset({"b"}))
+    again = ticket(2, excluded=frozenset({"b"}), retried=True)
     metrics.on_admission(0.1, Arrived(again), [Admit(2, "h", Reason.OK, kv_tokens=0)])
     assert decisions(metrics, "admitted", "ok") == 1
     metrics.on_admission(0.2, Arrived(dataclasses.replace(again, id=3)), [Refuse(3, Refusal(Reason.NO_BACKEND))])
@@ -177,21 +123,6 @@ def test_a_finished_request_is_measured(metrics: Metrics) -> None:
     assert page.get("prediction_outcomes_total", model_name="m", kind="output", result="exceeded") == 1
 
 
-def test_failures_count_for_the_backend_that_failed(metrics: Metrics) -> None:
-    attempts = (
-        UpstreamAttempt("h", "connect", retried=True),
-        UpstreamAttempt("b", "reset"),
-        UpstreamAttempt("x", "reset"),
-    )
-    metrics.on_request(record(code=502, disconnect="decode", attempts=attempts))
-    page = Page(metrics)
-    assert page.get("upstream_errors_total", backend="h", reason="connect") == 1
-    assert page.get("upstream_retries_total", backend="h", reason="connect") == 1
-    assert page.get("upstream_errors_total", backend="b", reason="reset") == 1
-    assert page.get("upstream_retries_total", backend="b", reason="reset") == 0
-    assert page.get("client_disconnects_total", model_name="m", phase="decode") == 1
-
-
 def test_labels_come_from_what_exists_never_from_requests(metrics: Metrics) -> None:
     """Junk in requests must not become series."""
     for index in range(100):
@@ -214,70 +145,13 @@ def test_too_many_models_share_one_label() -> None:
     assert len(Page(crowded).labels_of("backend_info")) == MODELS_MAX - 1
 
 
-def test_a_pool_adds_up(metrics: Metrics) -> None:
-    """Reserved, external, held back and headroom are the capacity; what drains is still resident."""
-    page = Page(metrics)
-    resident = page.get("backend_kv_reserved_tokens", backend="b", kind="resident")
-    predicted = page.get("backend_kv_reserved_tokens", backend="b", kind="predicted")
-    assert (resident, predicted) == (150, 200)
-    assert page.get("backend_kv_headroom_tokens", backend="b") == 1000 - 150 - 200 - 20 - 100
-    assert page.get("backend_safety_margin_ratio", backend="b") == 0.1
-    assert page.get("backend_kv_observed_tokens", backend="b") == 170
-    assert page.get("backend_preemptions_total", backend="b") == 3
-
-
-def test_token_seconds_are_the_integral_of_what_is_reserved(metrics: Metrics) -> None:
-    """Trapezoids between looks; time that goes back adds nothing."""
-    metrics.refresh(snapshot(2.0, OURS), {})
-    metrics.refresh(
-        snapshot(4.0, dataclasses.replace(OURS, reserved_tokens=0, resident_tokens=0, draining_tokens=0)), {}
-    )
-    metrics.refresh(snapshot(3.0, OURS), {})
-    assert Page(metrics).get("backend_kv_token_seconds_total", backend="b") == 350 * 2 + 350
-
-
-def test_what_an_engine_does_not_say_is_no_number(metrics: Metrics) -> None:
-    silent = dataclasses.replace(OURS, observed_tokens=None, running=None, waiting=None, preemptions=0)
-    metrics.refresh(snapshot(1.0, silent), {})
-    page = Page(metrics)
-    for name in ("backend_kv_observed_tokens", "backend_running_requests", "backend_waiting_requests"):
-        assert math.isnan(page.get(name, backend="b") or 0), name
-    assert page.get("backend_preemptions_total", backend="b") == 3
-
-
-def test_engine_and_formula_are_compared(metrics: Metrics) -> None:
-    """No number until there is one, and none again when the engine stops to state it."""
-    for ratio, shown in ((None, math.nan), (0.87, 0.87), (None, math.nan)):
-        metrics.on_kv_formula("b", ratio)
-        metrics.refresh(snapshot(1.0, OURS), {})
-        value = Page(metrics).get("backend_kv_formula_ratio", backend="b")
-        assert value == pytest.approx(shown, nan_ok=True)
-
-
-@pytest.mark.parametrize(
-    ("state", "word", "up"),
-    [
-        (BackendState.READY, "ready", 1),
-        (BackendState.BUSY, "ejected", 1),
-        (BackendState.COLD, "cold", 0),
-        (BackendState.DOWN, "ejected", 0),
-    ],
-)
-def test_a_backend_is_in_exactly_one_state(metrics: Metrics, state: BackendState, word: str, up: int) -> None:
-    metrics.refresh(snapshot(1.0, dataclasses.replace(OURS, state=state)), {})
-    page = Page(metrics)
-    states = {labels["state"]: page.get("backend_state", **labels) for labels in page.labels_of("backend_state")}
-    assert page.get("backend_up", backend="b") == up
-    assert page.get("backend_state", backend="b", state=word) == 1
-    assert len(states) == 5
-
-
-def test_info_follows_the_engine(metrics: Metrics) -> None:
-    """After an upgrade there is one series for the backend, not two."""
-    metrics.refresh(snapshot(1.0, dataclasses.replace(OURS, engine_version="0.33")), {"b": "vllm"})
-    assert Page(metrics).labels_of("backend_info") == [
-        {"backend": "b", "model_name": "m", "kind": "vllm", "engine_version": "0.33"}
-    ]
+def test_the_accepted_risk_may_change() -> None:
+    """For models that are known and for those that come."""
+    metrics = Metrics(["m"], version="1", config_sha256="x", exceed_ratio_target=0.01)
+    metrics.on_risk(0.2)
+    metrics.refresh(snapshot(0.0, dataclasses.replace(OURS, models=("new",))), {})
+    shown = [Page(metrics).get("prediction_target_exceed_ratio", model_name=name) for name in ("m", "new", "other")]
+    assert shown == [0.2, 0.2, 0.2]
 
 
 def test_queues_are_shown_and_emptied(metrics: Metrics) -> None:
@@ -293,20 +167,47 @@ def test_queues_are_shown_and_emptied(metrics: Metrics) -> None:
     assert Page(metrics).get("admission_queue_depth", **labels) == 0
 
 
-def test_looks_and_the_process_are_measured(metrics: Metrics) -> None:
-    metrics.on_read("b", "metrics", 0.004)
-    metrics.on_read_failed("b", "metrics", "timeout")
-    metrics.on_gpu("b", 0, used_bytes=7, total_bytes=9, utilization_ratio=0.5)
-    metrics.on_gpu("b", 1, used_bytes=8, total_bytes=9, utilization_ratio=None)
-    metrics.on_loop_lag(0.002)
+def test_decisions_take_time(metrics: Metrics) -> None:
     metrics.on_decision(0.0001)
+    assert Page(metrics).get("admission_decision_duration_seconds_count") == 1
+
+
+def test_forecasts_of_lengths_are_held_against_what_came(metrics: Metrics) -> None:
+    """No number before there is one, and only for models that exist."""
+    level = {"model_name": "m", "level": "0.99"}
+    assert math.isnan(Page(metrics).get("prediction_coverage_ratio", **level) or 0)
+    assert Page(metrics).get("estimator_last_fit_timestamp_seconds", model_name="m") == 0
+    metrics.on_prediction("m", {0.5: 0.52, 0.9: 0.88, 0.99: 0.985}, 1.8e9)
+    metrics.on_prediction("unheard-of", {0.5: 0.1}, 1.8e9)
     page = Page(metrics)
-    assert page.get("telemetry_scrape_duration_seconds_count", source="metrics") == 1
-    assert (page.get("telemetry_last_success_timestamp_seconds", backend="b", source="metrics") or 0) > 1.7e9
-    assert page.get("telemetry_errors_total", backend="b", source="metrics", reason="timeout") == 1
-    assert page.get("gpu_memory_used_bytes", gpu="1", backend="b") == 8
-    assert page.get("gpu_utilization_ratio", gpu="0", backend="b") == 0.5
-    assert page.get("gpu_utilization_ratio", gpu="1", backend="b") is None
-    assert page.get("event_loop_lag_seconds_count") == 1
-    assert page.get("admission_decision_duration_seconds_count") == 1
-    assert page.get("config_info", sha256="abc") == 1
+    assert page.get("prediction_coverage_ratio", **level) == 0.985
+    assert page.get("estimator_last_fit_timestamp_seconds", model_name="m") == 1.8e9
+    assert {labels["model_name"] for labels in page.labels_of("prediction_coverage_ratio")} == {"m", "other"}
+    metrics.on_prediction("m", {0.99: None}, None)
+    assert math.isnan(Page(metrics).get("prediction_coverage_ratio", **level) or 0)
+
+
+def test_a_latency_leads_to_a_trace(metrics: Metrics) -> None:
+    """Only in OpenMetrics, which alone has a place for it; without a trace that somebody keeps there is none."""
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    metrics.on_request(record(ttft_s=0.5, output_tokens=16))
+    metrics.on_request(record(ttft_s=0.5, output_tokens=16, trace_id=trace, is_sampled=False))
+    assert exemplars(metrics) == {}
+    metrics.on_request(record(ttft_s=0.5, output_tokens=16, trace_id=trace))
+    found = exemplars(metrics)
+    assert found == {
+        "kvgate_request_duration_seconds_bucket": ({"trace_id": trace}, 2.0),
+        "kvgate_time_to_first_token_seconds_bucket": ({"trace_id": trace}, 0.5),
+        "kvgate_time_per_output_token_seconds_bucket": ({"trace_id": trace}, 0.1),
+    }
+    assert trace.encode() not in metrics.render("text/plain")[0]
+
+
+def exemplars(metrics: Metrics) -> dict[str, tuple[dict[str, str], float]]:
+    body, _ = metrics.render(OPEN_METRICS)
+    return {
+        sample.name: (sample.exemplar.labels, sample.exemplar.value)
+        for family in openmetrics.text_string_to_metric_families(body.decode())  # type: ignore[no-untyped-call]
+        for sample in family.samples
+        if sample.exemplar
+    }

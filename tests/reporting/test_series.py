@@ -3,7 +3,8 @@
 from gateway.domain import Priority
 from gateway.reporting.families import DECISIONS, NO_BACKEND
 from gateway.reporting.record import RequestRecord
-from gateway.reporting.series import BackendSeries, Families, ModelSeries, ServedSeries
+from gateway.reporting.registry import Families
+from gateway.reporting.series import ModelSeries, ServedSeries
 
 
 def test_a_model_brings_every_decision_for_every_class() -> None:
@@ -24,14 +25,10 @@ def test_without_a_backend_only_answers_are_counted() -> None:
     """No tokens are made by nobody."""
     families = Families()
     served = ServedSeries(families, "m", NO_BACKEND)
-    served.end("/v1/estimate", 200, 0.1)
+    served.end("/v1/estimate", RequestRecord("r", "/v1/estimate", "m", 200, 0.1))
     assert served.answered["/v1/estimate", 200]._value.get() == 1
     assert not hasattr(served, "output_tokens")
     assert ("/v1/completions", 429) in served.answered
-
-
-def test_the_pool_of_a_backend_is_unknown_at_first() -> None:
-    assert BackendSeries(Families(), "b").kv is None
 
 
 def test_time_per_token_is_of_one_sequence_after_its_first_token() -> None:

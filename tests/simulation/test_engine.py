@@ -146,6 +146,27 @@ def test_splits_a_long_prompt_over_steps() -> None:
     assert [len(step.emitted) for step in steps] == [0, 0, 1, 1]
 
 
+def test_prompts_cost_their_pairs_whatever_they_are_split_into() -> None:
+    """25 tokens are compared with 25 * 25 / 2 earlier ones in one step or in three; generated ones cost no pairs."""
+    durations = []
+    for step_tokens_max in (10, 100):
+        profile = Profile("pairs", 0.0, 0.0, 0.0, 0.0, 0, 0, 0, pair_s=1.0)
+        engine = Engine(EngineConfig(profile, 10, 5, 4, step_tokens_max, 50))
+        engine.submit(25, 3)
+        durations.append([step.duration_s for step in run_to_end(engine)])
+    assert durations == [[50.0, 150.0, 112.5, 0.0, 0.0], [312.5, 0.0, 0.0]]
+
+
+def test_says_whose_first_token_it_was() -> None:
+    """Once per sequence, also if its prompt has to be computed again."""
+    engine = an_engine(blocks=4, block_tokens=4)
+    early, late = engine.submit(7, 9), engine.submit(7, 9)
+    steps = run_to_end(engine)
+    assert engine.preemptions > 0
+    assert [sequence for step in steps for sequence in step.started] == [early, late]
+    assert engine.prompt_tokens == 14
+
+
 def test_admits_nobody_whose_whole_prompt_does_not_fit() -> None:
     """The head of the queue waits for room for all of its prompt, and whoever is behind it waits too."""
     engine = an_engine(blocks=10, block_tokens=5, step_tokens_max=100)

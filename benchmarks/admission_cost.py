@@ -1,0 +1,236 @@
+"""Times the decisions of admission, call by call, as a function of how many requests run and wait.
+
+    python -m benchmarks.admission_cost
+
+One engine with a pool under pressure: all that run would not fit at their hard ends, so the forecast decides. Answers
+stream and get as long as was learned. Each figure is of single calls, with the collector of garbage off: as a clock
+on the wall has it, which is what a request waits, and as time of the processor, which leaves out what else the machine
+did meanwhile. What is still between the least and the median of the latter is mostly caches that others have emptied.
+"""
+
+from __future__ import annotations
+
+import gc
+import random
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from estimator.demand import Demand
+from estimator.kv_cache import KvLayout
+from estimator.output_length import OutputForecast, OutputLengths
+from gateway.admission.admission import Admission
+from gateway.admission.commands import Admit, Command
+from gateway.admission.events import Arrived, BackendAdded, BackendRead, Event, Left, Progressed
+from gateway.admission.limits import AdmissionLimits
+from gateway.domain import BackendSpec, Capacity, Outcome, Reading, Ticket, Usage
+
+MODEL, BLOCK_TOKENS = "m", 16
+PROMPT_TOKENS, OUTPUT_MEDIAN, OUTPUT_MAX = 512, 300, 4096
+RUNNING = (10, 100, 1_000, 10_000)
+WAITING = (0, 500)
+SAMPLES = 3_000
+TICK_S = 0.025
+"""Between two calls: an engine reads prompts no faster, so that the pace keeps nobody out."""
+PRESSURE = 1.02
+"""Pool over what is forecast to be held together: next to no room is left."""
+TARGET_US = {(1_000, 500): 20.0, (10_000, 0): 60.0, (10_000, 500): 60.0}
+"""Wanted of `Arrived`, at the 99th percentile."""
+
+
+Took = tuple[float, float]
+"""Microseconds of one call: on the wall, and of the processor."""
+
+
+def took(call: Callable[[], object]) -> Took:
+    """Let it run once."""
+    wall, cpu = time.perf_counter_ns, time.thread_time_ns
+    start, cpu_start = wall(), cpu()
+    call()
+    cpu_end, end = cpu(), wall()
+    return (end - start) / 1e3 - EMPTY_US[0], (cpu_end - cpu_start) / 1e3 - EMPTY_US[1]
+
+
+EMPTY_US: Took = (0.0, 0.0)
+empty = [took(lambda: None) for _ in range(3_000)]
+EMPTY_US = statistics.median(wall for wall, _ in empty), statistics.median(cpu for _, cpu in empty)
+"""What it takes to look at two clocks."""
+
+
+@dataclass(frozen=True)
+class Timed:
+    """Microseconds of single calls."""
+
+    what: str
+    running: int
+    waiting: int
+    each_us: list[Took]
+    target_us: float | None = None
+
+    def __str__(self) -> str:
+        shown = "".join(_spread([each[clock] for each in self.each_us]) for clock in range(2))
+        target = "" if self.target_us is None else f"   (target {self.target_us:.0f})"
+        return f"{self.what:<30}{self.running:>8,}{self.waiting:>8,}{shown}{len(self.each_us):>8,}{target}"
+
+
+def _spread(each_us: list[float]) -> str:
+    """Least, median, 90th and 99th percentile."""
+    each = sorted(each_us)
+    return "".join(f"{each[min(len(each) - 1, int(part * len(each)))]:>9.1f}" for part in (0.0, 0.5, 0.9, 0.99))
+
+
+def learned() -> OutputForecast:
+    """What is expected after many answers, most of them short."""
+    chance, lengths = random.Random(1), OutputLengths()
+    for _ in range(3_000):
+        lengths.learn(max(1, int(OUTPUT_MEDIAN * chance.lognormvariate(0.0, 0.9))), ended=True)
+    return lengths.forecast()
+
+
+class Stage:
+    """Admission with one engine on which so many requests run, and for which so many wait."""
+
+    def __init__(self, running: int, waiting: int, *, roomy: bool) -> None:
+        self.chance = random.Random(7)
+        self.now, self.last_id = 0.0, 0
+        self.output = learned()
+        self.admission = Admission(AdmissionLimits(queue_requests_max=waiting + 10, queue_wait_max_s=1e6))
+        self.admission.handle(BackendAdded(BackendSpec("engine")), 0.0)
+        self._resize(10**8)
+        for _ in range(running):
+            self.tell(Arrived(self.ticket()))
+            self.now += 0.05
+        self.running = list(range(1, running + 1))
+        self.generated = dict.fromkeys(self.running, 0)
+        self.advance(64)
+        if not roomy:
+            reserved = self.admission.snapshot().backends[0].reserved_tokens // BLOCK_TOKENS
+            self._resize(int(PRESSURE * reserved) + (0 if running > 100 else 60))
+        while sum(queue.depth for queue in self.admission.snapshot().queues) < waiting:
+            self.tell(Arrived(self.ticket(prompt_tokens=4 * PROMPT_TOKENS + self.last_id)))
+
+    def ticket(self, prompt_tokens: int = 0) -> Ticket:
+        """The next request: patient, and with answers of unknown length."""
+        self.last_id += 1
+        prompt = prompt_tokens or int(PROMPT_TOKENS * self.chance.uniform(0.2, 2.0))
+        demand = Demand(1, (prompt,), prompt, OUTPUT_MAX, self.output)
+        tenant = f"tenant {self.last_id % 20}"
+        return Ticket(self.last_id, MODEL, demand, 1e6 + self.last_id, max_tokens=OUTPUT_MAX, tenant=tenant)
+
+    def tell(self, event: Event) -> list[int]:
+        """Let something happen; returns who was sent."""
+        return [command.ticket_id for command in self.admission.handle(event, self.now) if isinstance(command, Admit)]
+
+    def advance(self, tokens: int) -> None:
+        """Every stream comes on."""
+        for number in self.generated:
+            self.generated[number] += self.chance.randint(tokens // 2, tokens)
+        self.tell(Progressed(tuple(self.generated.items())))
+
+    def timed(self, event: Event) -> tuple[Took, list[int]]:
+        """Microseconds that admission takes over it, and who was sent."""
+        self.now += TICK_S
+        commands: list[Command] = []
+        each_us = took(lambda: commands.extend(self.admission.handle(event, self.now)))
+        return each_us, [command.ticket_id for command in commands if isinstance(command, Admit)]
+
+    def look(self, k: int) -> None:
+        """After the k-th call: the engine is looked at, and now and then a stream comes on, as in service."""
+        if k % 8 == 0:
+            number = next(iter(self.generated), 0)
+            self.tell(Progressed(((number, self.generated.get(number, 0)),)))
+        if k % 32 == 0:
+            self._resize(self.blocks)
+
+    def _resize(self, blocks: int) -> None:
+        self.blocks = blocks
+        pool = Capacity(blocks, KvLayout.uniform(BLOCK_TOKENS))
+        look = Reading("engine", self.now, frozenset({MODEL}), "1", pool, preemptions=0, work_done=self.now)
+        self.tell(BackendRead(look))
+
+
+def arrivals(stage: Stage, samples: int) -> Iterator[Took]:
+    """Each request that comes leaves again, untimed, so that the load stays what it is."""
+    for k in range(samples):
+        arrival = stage.ticket()
+        each_us, sent = stage.timed(Arrived(arrival))
+        yield each_us
+        outcome = Outcome.NOT_SENT if arrival.id in sent else Outcome.CANCELLED
+        stage.now += TICK_S
+        stage.tell(Left(arrival.id, outcome))
+        stage.look(k)
+
+
+def ends(stage: Stage, samples: int) -> Iterator[Took]:
+    """One that runs ends, which serves who waits; another takes its place, untimed."""
+    for k in range(samples):
+        number = stage.running[k % len(stage.running)]
+        usage = Usage(PROMPT_TOKENS, max(1, stage.generated.pop(number, 1)))
+        each_us, sent = stage.timed(Left(number, Outcome.FINISHED, usage))
+        yield each_us
+        arrival = stage.ticket()
+        sent += stage.tell(Arrived(arrival))
+        stage.running[k % len(stage.running)] = sent[0] if sent else arrival.id
+        for new in sent:
+            stage.generated[new] = 0
+        stage.look(k)
+
+
+def reports(stage: Stage, samples: int) -> Iterator[Took]:
+    """All streams come on by some tokens, or as many as there are in one report of 1,000."""
+    for k in range(samples):
+        part = [number for number in stage.running if number in stage.generated][:1_000]
+        for number in part:
+            stage.generated[number] += 2
+        stage.now += 0.05
+        yield stage.timed(Progressed(tuple((number, stage.generated[number]) for number in part)))[0]
+        stage.look(k)
+
+
+def calls(call: Callable[[], object], samples: int) -> Iterator[Took]:
+    """Of something that changes nothing that would make the next call cheaper."""
+    for _ in range(samples):
+        yield took(call)
+
+
+def refresh_of(stage: Stage) -> Callable[[], None]:
+    """Computes all curves of what runs anew."""
+    memory = stage.admission._roster.engines["engine"].memory  # noqa: SLF001 - a part is timed, not the whole
+    assert memory is not None
+    outlook = memory.outlook
+    return lambda: outlook.refresh(stage.now, memory.speed.known_or_slow)
+
+
+def rows(running: int, waiting: int) -> Iterator[Timed]:
+    """Everything at one load."""
+    fewer = min(300, max(20, SAMPLES * 10 // running))
+    stage = Stage(running, waiting, roomy=False)
+    target = TARGET_US.get((running, waiting))
+    yield Timed("Arrived, the forecast decides", running, waiting, list(arrivals(stage, SAMPLES)), target)
+    yield Timed("Progressed, of at most 1,000", running, waiting, list(reports(stage, fewer)))
+    yield Timed("refresh of the outlook", running, waiting, list(calls(refresh_of(stage), fewer)))
+    yield Timed("snapshot", running, waiting, list(calls(stage.admission.snapshot, fewer // 2)))
+    yield Timed("Left, and who waits is served", running, waiting, list(ends(stage, SAMPLES // 3)))
+    if not waiting:
+        roomy = Stage(running, 0, roomy=True)
+        yield Timed("Arrived, room for all", running, 0, list(arrivals(roomy, SAMPLES)), target)
+
+
+def main() -> int:
+    """Print the table."""
+    gc.disable()
+    columns = "".join(f"{name:>9}" for name in ("least", "median", "p90", "p99"))
+    print(f"{'microseconds of one call':<46}{'on the wall':>36}{'of the processor':>36}")
+    print(f"{'':<30}{'running':>8}{'waiting':>8}{columns}{columns}{'calls':>8}")
+    for running in RUNNING:
+        for waiting in WAITING:
+            for row in rows(running, waiting):
+                print(row, flush=True)
+            gc.collect()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

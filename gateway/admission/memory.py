@@ -1,0 +1,139 @@
+"""The memory of one engine: its pool with the leases on it, and the outlook that says how full it is going to be."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from estimator.output_length import OutputForecast
+from gateway.admission import fit
+from gateway.admission.forecast import Outlook, outlook_of
+from gateway.admission.ledger import Lease, Pool
+from gateway.admission.limits import AdmissionLimits
+from gateway.admission.standing import Speed
+from gateway.domain import Capacity, Outcome, Ticket
+
+AGE_MAX = 2.0
+"""An outlook older than so many times its due age is refreshed before it is decided by."""
+
+
+@dataclass(slots=True, eq=False)
+class Memory:
+    """One generation of an engine's pool. Whoever changes its leases does it here, so that the outlook follows."""
+
+    pool: Pool
+    limits: AdmissionLimits
+    speed: Speed
+    outlook: Outlook = field(init=False)
+    _sized: tuple[Ticket, fit.Size] | None = None
+    """The request that was looked at last: a decision looks at it several times."""
+    _is_asked: bool = False
+    """Whether the outlook was looked at since its last refresh."""
+
+    def __post_init__(self) -> None:
+        self.outlook = Outlook(self.pool.capacity.layout, self.limits.z)
+
+    # What happens
+
+    def lend(self, ticket: Ticket, now: float) -> Lease:
+        """Reserve for a request that is being sent."""
+        bound = fit.reserved_output(self.pool.capacity, ticket, self.limits.risk)
+        lease = self.pool.lend(ticket, bound, now, self.size(ticket))
+        self.outlook.add(lease)
+        return lease
+
+    def end(self, lease: Lease, outcome: Outcome, now: float, *, generated: int) -> bool:
+        """A request of this pool ended; False if it had ended before."""
+        self.outlook.remove(lease.ticket.id)
+        return self.pool.end(lease, outcome, now, generated=generated)
+
+    def learned(self, model: str, output: OutputForecast) -> None:
+        """The answers of a model are now expected to be this long."""
+        self.pool.outputs[model] = output
+        self.outlook.learned(model, output)
+
+    def resize(self, capacity: Capacity, now: float) -> None:
+        """The engine describes its pool anew."""
+        self.pool.resize(capacity)
+        self._sized = None
+        self.outlook = outlook_of(self.pool, self.limits.z, now, self.speed.known_or_slow)
+
+    def turn(self, limits: AdmissionLimits, now: float) -> None:
+        """Other settings from now on; what was lent stays lent."""
+        self.limits, self._sized = limits, None
+        self.outlook = outlook_of(self.pool, limits.z, now, self.speed.known_or_slow)
+
+    def keep_fresh(self, now: float) -> None:
+        """Refresh the outlook if somebody looks at it; to be called when nobody waits for an answer."""
+        if self._is_asked and self.outlook.age(now) > 1.0:
+            self._refresh(now)
+
+    # What may be given out
+
+    def size(self, ticket: Ticket) -> fit.Size:
+        """What a request means here."""
+        if self._sized is None or self._sized[0] is not ticket:
+            self._sized = ticket, fit.size_of(self.pool.capacity, ticket)
+        return self._sized[1]
+
+    def need_blocks(self, ticket: Ticket) -> int:
+        """Blocks that a request is predicted to hold at its end."""
+        size = self.size(ticket)
+        if size.need is None:
+            size.need = fit.need_blocks(self.pool.capacity, ticket, self.limits.risk)
+        return size.need
+
+    def reserved_blocks(self, now: float) -> int:
+        """Most blocks that all leases will hold together, but for the accepted risk."""
+        if self.pool.capacity.overflow_is_fatal:
+            return self.pool.final_blocks
+        return min(self.pool.most_blocks, self._looked_at(now).peak(now)) + self.pool.draining_blocks
+
+    def free_share_with(self, ticket: Ticket, allowed: int, now: float) -> float | None:
+        """What an offer says of the room left with one more request; None if it does not fit.
+
+        Mostly there is room even if everybody runs to the hard end: only where there is not, a forecast is worth its
+        cost. Such room also comes before room that is but likely.
+        """
+        blocks = self.pool.capacity.blocks
+        most = self.pool.most_blocks + self.pool.draining_blocks + self.size(ticket).most
+        if most <= allowed:
+            return (allowed - most) / blocks
+        peak = self._peak_with(ticket, allowed, now)
+        return (allowed - peak) / blocks - 1.0 if peak <= allowed else None
+
+    def is_over_share(self, ticket: Ticket) -> bool:
+        """Whether its tenant would hold more than its share. Whoever holds nothing may always have one request."""
+        held = self.pool.tenant_blocks.get(ticket.tenant, 0)
+        more = fit.blocks_at(self.pool.capacity, ticket, int(self.size(ticket).steps))
+        return held > 0 and held + more > ticket.kv_share * self.pool.capacity.blocks
+
+    def steps_until(self, ticket: Ticket, need: int, free: int, now: float) -> float:
+        """Engine steps until there is room for a request that needs so many blocks, as a rule."""
+        steps = self._looked_at(now).tokens_until(need, free, now)
+        over = self.pool.sequences + ticket.demand.sequences - self.pool.capacity.sequences_max
+        return max(steps, self.size(ticket).steps * over / self.pool.capacity.sequences_max) if over > 0 else steps
+
+    # Parts
+
+    def _peak_with(self, ticket: Ticket, allowed: int, now: float) -> float:
+        """Most blocks with one more request; where that is more than allowed, perhaps only that it is."""
+        if self.pool.capacity.overflow_is_fatal:
+            # No bet on who ends before whom: a forecast that errs by a few tokens would cost everybody's answer.
+            return self.pool.final_blocks + self.need_blocks(ticket)
+        trial, outlook, draining = Lease(ticket, self.pool, now, 0), self._looked_at(now), self.pool.draining_blocks
+        if outlook.surely_exceeds(trial, allowed - draining, now):
+            return math.inf
+        return outlook.peak_with(trial, now) + draining
+
+    def _looked_at(self, now: float) -> Outlook:
+        """The outlook, fresh enough to decide by. Mostly reports of progress have kept it so."""
+        if self.outlook.age(now) > AGE_MAX:
+            self._refresh(now)
+        self._is_asked = True
+        return self.outlook
+
+    def _refresh(self, now: float) -> None:
+        self.outlook.refresh(now, self.speed.known_or_slow)
+        self.pool.infer(now, self.speed.known_or_slow)
+        self._is_asked = False
