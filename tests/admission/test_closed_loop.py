@@ -11,6 +11,8 @@ from gateway.admission.limits import AdmissionLimits
 from gateway.domain import Ticket
 from tests.admission.world import Request, World
 
+pytestmark = pytest.mark.timeout(180)
+
 PATIENT = AdmissionLimits(queue_requests_max=1000)
 
 
@@ -36,7 +38,6 @@ def test_a_burst_of_equal_requests_runs_without_a_preemption() -> None:
     assert result.tokens_per_s >= bare.tokens_per_s
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("gap_s", [0.0, 0.2], ids=["at once", "spread"])
 def test_answers_of_unknown_length_cost_no_throughput(gap_s: float) -> None:
     """Lengths are learned on the way: less than one preemption per 100 requests, and no fewer tokens per second."""
@@ -68,7 +69,6 @@ def test_nobody_is_forgotten_when_the_queue_overflows() -> None:
     assert all(refusal.retry_after_s for _, refusal in result.refusals.values())
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("queue_requests_max", [0, 16])
 def test_who_comes_back_when_told_finds_room(queue_requests_max: int) -> None:
     """Bursts of twice what the engine can do: near half of those refused are served at their first retry, in time."""
