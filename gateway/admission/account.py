@@ -378,7 +378,7 @@ class EngineAccount:
             # Nobody may wait, be it a moment: a pace would only turn requests away.
             return True
         spare = self._spare(ticket.token_interval_max_s)
-        return spare > 0 and self.pace.turn_s(now, spare) <= 0
+        return spare > 0 and (not self.pace.is_known or self.pace.turn_s(now, spare) <= 0)
 
     def _spare(self, interval_max_s: float = math.inf) -> float:
         """Part of the engine's time that prompts may take, with what runs and one more with this time per token."""

@@ -36,6 +36,7 @@ READ_SHARE_MOST = 0.95
 """A prompt that has not brought its first token is not taken to be read further than this."""
 SAMPLE_STEPS = 8
 """Steps that a sample spans if no prompt ends it: a shorter one says more about when somebody looked."""
+SAMPLES_LEAST = 4
 SAMPLE_MAX_S = 5.0
 """A sample that spans more has a pause in it."""
 
@@ -153,6 +154,11 @@ class Pace:
         """Part of the engine's time that prompts may take; nothing, or less, if steps are too long already."""
         limit = self.step_limit_s(interval_max_s)
         return 1.0 if math.isinf(limit) else 1.0 - self.times.step_s(sequences, kv_tokens) / limit
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the engine has been seen at work: prompts are not held back by a guess of how fast they are read."""
+        return self.times.samples >= SAMPLES_LEAST
 
     def turn_s(self, now: float, spare: float) -> float:
         """Seconds until another prompt may be sent; 0 if one may be sent now."""

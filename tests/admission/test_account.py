@@ -8,6 +8,7 @@ from estimator.output_length import OutputLengths
 from gateway.admission.account import LOOK_BLOCKS, NEVER, EngineAccount
 from gateway.admission.account_snapshot import snapshot_of
 from gateway.admission.limits import AdmissionLimits
+from gateway.admission.pace import SAMPLES_LEAST
 from gateway.admission.standing import Standing
 from gateway.domain import BackendSpec, Outcome, Reason, Ticket, Usage
 from gateway.routing.choose import Holds, Lack, Offer
@@ -173,6 +174,8 @@ def test_prompts_are_sent_no_faster_than_they_are_read() -> None:
     """The next look is when the pace allows another."""
     account = fast(engine(blocks=10_000))
     account.admit(ticket(1, 1000), 0.0, backlog=1)
+    assert isinstance(asks(account, ticket(2, 10)), Offer)  # nothing is known yet of how fast that is
+    account.pace.times.samples = SAMPLES_LEAST
     reading_s = (1000 * BLOCK - BLOCK) * account.pace.times.prompt_token_s
     assert asks(account, ticket(2, 10)) == FULL
     turn = account.pace.turn_s(0.0, 1.0)

@@ -7,6 +7,7 @@ import pytest
 from estimator.output_length import OutputForecast, OutputLengths
 from gateway.admission.events import Learned
 from gateway.admission.limits import AdmissionLimits
+from gateway.admission.pace import SAMPLES_LEAST
 from gateway.domain import Reason, Ticket
 from tests.admission.words import BLOCK, MODEL, POOL, Playbook, reading, ticket
 
@@ -32,6 +33,13 @@ def wanted_by(ticket_id: int, first_token_by: float, blocks: float = 10) -> Tick
 # First tokens in time
 
 
+def known() -> Playbook:
+    """With an engine that has been seen at work, and is as fast as was assumed."""
+    play = Playbook().engine(blocks=10_000)
+    play.admission._roster.engines["a"].pace.times.samples = SAMPLES_LEAST
+    return play
+
+
 def test_who_would_be_late_is_told_so_instead_of_being_sent() -> None:
     """At once when its turn comes: others may use the time that it would have wasted."""
     play = Playbook().engine(blocks=10_000).arrives(ticket(1, LARGE), "1>a")
@@ -41,7 +49,7 @@ def test_who_would_be_late_is_told_so_instead_of_being_sent() -> None:
 
 def test_who_becomes_late_in_line_is_told_so_then() -> None:
     """Its turn comes too late; whoever stands behind it goes in its place."""
-    play = Playbook().engine(blocks=10_000).arrives(ticket(1, LARGE), "1>a").arrives(wanted_by(2, 0.74))
+    play = known().arrives(ticket(1, LARGE), "1>a").arrives(wanted_by(2, 0.74))
     play.arrives(wanted_by(3, 50.0, 11))
     play.until(lambda: play.depth == 0)
     assert play.refusals[2].reason is Reason.QUEUE_TIMEOUT
@@ -71,7 +79,7 @@ def test_a_free_engine_is_better_than_a_late_one() -> None:
 
 def test_a_short_prompt_passes_a_long_one_that_is_not_sent_yet() -> None:
     """What waits at the gateway can be overtaken, what waits in the engine cannot."""
-    play = Playbook().engine(blocks=10_000).arrives(ticket(1, LARGE), "1>a")
+    play = known().arrives(ticket(1, LARGE), "1>a")
     play.arrives(ticket(2, LARGE)).at(0.1).arrives(ticket(3, 10))
     play.until(lambda: play.depth == 0)
     assert play.admits[3].waited_s < play.admits[2].waited_s
