@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 from gateway.admission import queue
 from gateway.admission.margin import Margin
+from gateway.admission.pace import SAMPLES_LEAST
 from gateway.admission.steps import StepTimes
 from gateway.simulation.fronts import Front
 from gateway.simulation.gateway_front import GatewayFront
@@ -112,7 +113,8 @@ class _ExactSteps(StepTimes):
     @classmethod
     def of(cls, profile: Profile) -> _ExactSteps:
         """Those of an engine of this profile."""
-        return cls(profile.overhead_s + profile.weights_s, 0.0, profile.kv_token_s, profile.token_s)
+        base_s = profile.overhead_s + profile.weights_s
+        return cls(base_s, 0.0, profile.kv_token_s, profile.token_s, samples=SAMPLES_LEAST)
 
     def learn(self, *_: float) -> None:
         """All is known."""
