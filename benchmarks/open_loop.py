@@ -7,13 +7,13 @@ import enum
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 import aiohttp
 import msgspec
 
 from benchmarks.scaled_trace import prompt_ids
 from gateway.simulation.workload import Request
+from tests.engines.incoming import Incoming
 from tests.engines.servers import MODEL_NAME
 
 ANSWER_WAIT_MAX_S = 120.0
@@ -125,48 +125,23 @@ class _Stream:
 
     began_at: float
     arrived_at: float
-    chunks_at: list[float] = field(default_factory=list)
-    output_tokens: int = 0
-    error: str = ""
-    is_done: bool = False
-
-    def take(self, event: bytes, now: float) -> None:
-        if event == b"[DONE]":
-            self.is_done = True
-            return
-        chunk = msgspec.json.decode(event, type=_Chunk)
-        if chunk.error is not None:
-            self.error = event.decode()[:300]
-        if chunk.usage is not None:
-            self.output_tokens = chunk.usage.completion_tokens
-        if chunk.choices:
-            self.chunks_at.append(now)
+    incoming: Incoming = field(default_factory=Incoming)
 
     def seen(self, end: End, error: str = "") -> Seen:
-        times = self.chunks_at
+        incoming = self.incoming
         return Seen(
             end,
             asyncio.get_running_loop().time() - self.began_at,
-            times[0] - self.arrived_at if times else None,
-            tuple(later - sooner for sooner, later in pairwise(times)),
-            self.output_tokens,
-            error or self.error,
+            incoming.chunks_at[0] - self.arrived_at if incoming.chunks_at else None,
+            incoming.gaps_s,
+            incoming.output_tokens,
+            error or incoming.error,
         )
-
-
-class _Usage(msgspec.Struct):
-    completion_tokens: int
-
-
-class _Chunk(msgspec.Struct):
-    choices: list[msgspec.Raw] = []
-    usage: _Usage | None = None
-    error: dict[str, object] | None = None
 
 
 async def _send(session: aiohttp.ClientSession, client: Client, body: bytes, stream: _Stream) -> Seen:
     """Waits for its arrival, then sends it, again if need be, until it ends."""
-    loop = asyncio.get_running_loop()
+    loop, incoming = asyncio.get_running_loop(), stream.incoming
     await asyncio.sleep(stream.arrived_at - loop.time())
     leaves_at = stream.arrived_at + client.patience_s
     try:
@@ -174,12 +149,12 @@ async def _send(session: aiohttp.ClientSession, client: Client, body: bytes, str
             while True:
                 retry_after_s = await _attempt(session, client, body, stream, patience)
                 if retry_after_s is None:
-                    return stream.seen(End.SERVED if stream.is_done and not stream.error else End.FAILED)
+                    return stream.seen(End.SERVED if incoming.is_done and not incoming.error else End.FAILED)
                 if not client.obeys_retry_after or loop.time() + retry_after_s > leaves_at:
                     return stream.seen(End.REFUSED)
                 await asyncio.sleep(retry_after_s)
     except TimeoutError:
-        return stream.seen(End.FAILED, "the answer took too long") if stream.chunks_at else stream.seen(End.LEFT)
+        return stream.seen(End.FAILED, "the answer took too long") if incoming.chunks_at else stream.seen(End.LEFT)
     except aiohttp.ClientError as trouble:
         return stream.seen(End.FAILED, repr(trouble))
 
@@ -194,12 +169,12 @@ async def _attempt(
         if response.status == 429:
             return float(response.headers.get("retry-after", RETRY_AFTER_DEFAULT_S))
         if response.status != 200:
-            stream.error = f"{response.status} {(await response.text())[:300]}"
+            stream.incoming.error = f"{response.status} {(await response.text())[:300]}"
             return None
         async for line in response.content:
             if line.startswith(b"data: "):
-                was_waiting = not stream.chunks_at
-                stream.take(line.removeprefix(b"data: ").strip(), loop.time())
-                if was_waiting and stream.chunks_at:
+                was_waiting = not stream.incoming.chunks_at
+                stream.incoming.take(line.removeprefix(b"data: ").strip(), loop.time())
+                if was_waiting and stream.incoming.chunks_at:
                     patience.reschedule(loop.time() + ANSWER_WAIT_MAX_S)
     return None

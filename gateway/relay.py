@@ -25,7 +25,7 @@ from gateway.gate import Gate, Place, RefusedError
 from gateway.passage import Sink, Tap, error_body, expect, first_events, let_end, taken
 from gateway.pricing import Answer, Pricing
 from gateway.reporting.record import RequestRecord
-from gateway.reporting.tracing import Tracing
+from gateway.reporting.tracing import Tracing, record_of_unread
 from gateway.request import InferenceRequest, TraceContext, forward_body
 from gateway.sse import iter_data
 from gateway.stream_watch import StreamWatch, read_answer
@@ -85,21 +85,7 @@ class Relay:
         self, endpoint: str, request_id: str, error: ApiError, duration_s: float, came_in: TraceContext
     ) -> None:
         """A request never got here, because something was wrong with it by itself. It is counted all the same."""
-        trace = None if self._tracing is None else self._tracing.begin(endpoint, came_in, duration_s)
-        context = came_in if trace is None else trace.context
-        record = RequestRecord(
-            request_id,
-            endpoint,
-            "",
-            error.status,
-            duration_s,
-            error=error.code,
-            trace_id=context.trace_id,
-            is_sampled=context.is_sampled,
-        )
-        self._on_record(record)
-        if trace is not None:
-            trace.ended(record)
+        self._on_record(record_of_unread(self._tracing, endpoint, request_id, error, duration_s, came_in))
 
     async def estimate(self, request: InferenceRequest) -> dict[str, object]:
         """What would become of a request now, ready for JSON; nothing is sent or reserved.

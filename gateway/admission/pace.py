@@ -37,6 +37,7 @@ READ_SHARE_MOST = 0.95
 SAMPLE_STEPS = 8
 """Steps that a sample spans if no prompt ends it: a shorter one says more about when somebody looked."""
 SAMPLES_LEAST = 4
+"""So many say how fast an engine is."""
 SAMPLE_MAX_S = 5.0
 """A sample that spans more has a pause in it."""
 

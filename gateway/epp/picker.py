@@ -42,7 +42,7 @@ from gateway.gate import Gate, Place, RefusedError
 from gateway.pricing import Pricing
 from gateway.relay import RelaySettings
 from gateway.reporting.record import RequestRecord
-from gateway.reporting.tracing import Tracing
+from gateway.reporting.tracing import Tracing, record_of_unread
 from gateway.request import forward_body
 from gateway.tokens import TokenCounters
 from gateway.trip import Trip
@@ -128,24 +128,8 @@ class Picker:
 
     def _turned_away(self, head: Head, id_: str, error: ApiError, duration_s: float) -> None:
         """Something was wrong with it by itself. It is counted all the same."""
-        context = trace_context(head.headers)
-        tracing = self._rooms.tracing
-        trace = None if tracing is None else tracing.begin(path_of(head), context, duration_s)
-        if trace is not None:
-            context = trace.context
-        record = RequestRecord(
-            id_,
-            path_of(head),
-            "",
-            error.status,
-            duration_s,
-            error=error.code,
-            trace_id=context.trace_id,
-            is_sampled=context.is_sampled,
-        )
-        self._on_record(record)
-        if trace is not None:
-            trace.ended(record)
+        came_in = trace_context(head.headers)
+        self._on_record(record_of_unread(self._rooms.tracing, path_of(head), id_, error, duration_s, came_in))
 
     async def _read(self, stream: Stream, head: Head, id_: str) -> Taken | None:
         """The inference that is asked for; None where the answer is given already."""

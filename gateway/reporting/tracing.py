@@ -15,6 +15,7 @@ from typing import Protocol
 import structlog
 
 from gateway.admission.commands import Admit
+from gateway.errors import ApiError
 from gateway.reporting.record import RequestRecord
 from gateway.request import InferenceRequest, TraceContext
 
@@ -55,6 +56,27 @@ class Tracing(Protocol):
 
     async def aclose(self) -> None:
         """Send what is left, for so long at most as a shutdown may take."""
+
+
+def record_of_unread(
+    tracing: Tracing | None, endpoint: str, request_id: str, error: ApiError, duration_s: float, came_in: TraceContext
+) -> RequestRecord:
+    """What is known of a request with which something was wrong by itself; its trace, if there is one, is ended."""
+    trace = None if tracing is None else tracing.begin(endpoint, came_in, duration_s)
+    context = came_in if trace is None else trace.context
+    record = RequestRecord(
+        request_id,
+        endpoint,
+        "",
+        error.status,
+        duration_s,
+        error=error.code,
+        trace_id=context.trace_id,
+        is_sampled=context.is_sampled,
+    )
+    if trace is not None:
+        trace.ended(record)
+    return record
 
 
 @asynccontextmanager

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import aiohttp
-import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.engines.incoming import Incoming
 from tests.engines.tiny_model import FIRST_TEXT_TOKEN
 
 PREEMPTIONS = "vllm:num_preemptions_total"
@@ -155,55 +155,22 @@ async def _stream(session: aiohttp.ClientSession, base_url: str, load: Load, pro
         "stream": True,
         "stream_options": {"include_usage": True},
     }
-    reading = _Reading(sent_at=time.perf_counter())
+    sent_at, incoming = time.perf_counter(), Incoming()
     try:
         async with session.post(f"{base_url}/v1/completions", json=body) as response:
             if response.status != 200:
-                return reading.stream(error=f"{response.status} {(await response.text())[:300]}")
+                return _seen(incoming, sent_at, f"{response.status} {(await response.text())[:300]}")
             async for line in response.content:
                 if line.startswith(b"data: "):
-                    reading.take(line.removeprefix(b"data: ").strip(), time.perf_counter())
+                    incoming.take(line.removeprefix(b"data: ").strip(), time.perf_counter())
     except (aiohttp.ClientError, TimeoutError) as trouble:
-        return reading.stream(error=repr(trouble))
-    return reading.stream(error=None if reading.done else "the stream ended without [DONE]")
+        return _seen(incoming, sent_at, repr(trouble))
+    return _seen(incoming, sent_at, None if incoming.is_done else "the stream ended without [DONE]")
 
 
-@dataclass(slots=True)
-class _Reading:
-    """The stream of one request as it comes in."""
-
-    sent_at: float
-    chunks_at: list[float] = field(default_factory=list)
-    output_tokens: int = 0
-    error: str | None = None
-    done: bool = False
-
-    def take(self, event: bytes, now: float) -> None:
-        if event == b"[DONE]":
-            self.done = True
-            return
-        chunk = msgspec.json.decode(event, type=_Chunk)
-        if chunk.error is not None:
-            self.error = event.decode()[:300]
-        if chunk.usage is not None:
-            self.output_tokens = chunk.usage.completion_tokens
-        if chunk.choices:
-            self.chunks_at.append(now)
-
-    def stream(self, error: str | None) -> Stream:
-        first = self.chunks_at[0] - self.sent_at if self.chunks_at else None
-        gaps = tuple(later - sooner for sooner, later in zip(self.chunks_at, self.chunks_at[1:], strict=False))
-        return Stream(first, gaps, self.output_tokens, self.error or error)
-
-
-class _Usage(msgspec.Struct):
-    completion_tokens: int
-
-
-class _Chunk(msgspec.Struct):
-    choices: list[msgspec.Raw] = []
-    usage: _Usage | None = None
-    error: dict[str, object] | None = None
+def _seen(incoming: Incoming, sent_at: float, error: str | None) -> Stream:
+    first = incoming.chunks_at[0] - sent_at if incoming.chunks_at else None
+    return Stream(first, incoming.gaps_s, incoming.output_tokens, incoming.error or error)
 
 
 def _quantile(ordered: Sequence[float], part: float) -> float:

@@ -6,7 +6,7 @@ import asyncio
 import re
 import shutil
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -15,8 +15,8 @@ import msgspec
 import yaml
 from aiohttp import web
 
-START_MAX_S = 30.0
-STOP_MAX_S = 10.0
+from tests.live_ops.listening import listening
+
 LISTENS = re.compile(rb"msg=\"?Listening on\"? address=(127\S+)")
 
 
@@ -78,33 +78,15 @@ async def alertmanager(folder: Path) -> AsyncIterator[tuple[str, Webhook]]:
     async with _serve(webhook) as url:
         config = folder / "alertmanager.yml"
         config.write_text(yaml.safe_dump(_config(url)))
-        process = await asyncio.create_subprocess_exec(
+        command = (
             binary,
             f"--config.file={config}",
             f"--storage.path={folder / 'alertmanager'}",
             "--web.listen-address=127.0.0.1:0",
             "--cluster.listen-address=",
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
         )
-        assert process.stderr is not None
-        reading: asyncio.Task[None] | None = None
-        try:
-            async with asyncio.timeout(START_MAX_S):
-                address = await _address(process.stderr)
-            reading = asyncio.get_running_loop().create_task(_drop(process.stderr))
+        async with listening(LISTENS, *command) as address:
             yield f"http://{address}", webhook
-        finally:
-            with suppress(ProcessLookupError):
-                process.terminate()
-            with suppress(TimeoutError):
-                await asyncio.wait_for(process.wait(), STOP_MAX_S)
-            with suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
-            if reading is not None:
-                await reading
 
 
 @asynccontextmanager
@@ -125,18 +107,3 @@ def _config(url: str) -> dict[str, object]:
     """Nothing is gathered, nothing is left unsaid."""
     route = {"receiver": "test", "group_by": ["..."], "group_wait": "0s", "group_interval": "1s"}
     return {"route": route, "receivers": [{"name": "test", "webhook_configs": [{"url": url, "send_resolved": True}]}]}
-
-
-async def _address(log: asyncio.StreamReader) -> str:
-    text = b""
-    while line := await log.readline():
-        text += line
-        if found := LISTENS.search(line):
-            return found[1].decode()
-    raise AssertionError(text.decode(errors="replace"))
-
-
-async def _drop(log: asyncio.StreamReader) -> None:
-    """Read on, so that the pipe never fills."""
-    while await log.readline():
-        pass

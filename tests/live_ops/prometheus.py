@@ -7,7 +7,7 @@ import math
 import re
 import shutil
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +15,8 @@ import aiohttp
 import msgspec
 import yaml
 
-START_MAX_S = 30.0
-STOP_MAX_S = 10.0
+from tests.live_ops.listening import START_MAX_S, listening
+
 INTERVAL = "1s"
 LISTENS = re.compile(rb'msg="Listening on" (?:component=web )?address=(\S+)')
 
@@ -110,36 +110,17 @@ async def prometheus(
     assert binary is not None, "needs Debian's package `prometheus`"
     config = folder / "prometheus.yml"
     config.write_text(yaml.safe_dump(_config(targets, [_quick(path, folder) for path in rules], alertmanager)))
-    process = await asyncio.create_subprocess_exec(
+    command = (
         binary,
         f"--config.file={config}",
         f"--storage.tsdb.path={folder / 'data'}",
         "--web.listen-address=127.0.0.1:0",
         "--enable-feature=exemplar-storage",
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
     )
-    reading: asyncio.Task[None] | None = None
-    try:
-        assert process.stderr is not None
-        async with asyncio.timeout(START_MAX_S):
-            address = await _address(process.stderr)
-        reading = asyncio.get_running_loop().create_task(_drop(process.stderr))
-        async with aiohttp.ClientSession() as http:
-            server = Prometheus(f"http://{address}", http)
-            await server.ready()
-            yield server
-    finally:
-        with suppress(ProcessLookupError):
-            process.terminate()
-        with suppress(TimeoutError):
-            await asyncio.wait_for(process.wait(), STOP_MAX_S)
-        with suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
-        if reading is not None:
-            await reading
+    async with listening(LISTENS, *command) as address, aiohttp.ClientSession() as http:
+        server = Prometheus(f"http://{address}", http)
+        await server.ready()
+        yield server
 
 
 def _config(targets: Mapping[str, Sequence[str]], rules: Sequence[Path], alertmanager: str) -> dict[str, object]:
@@ -166,18 +147,3 @@ def _quick(path: Path, folder: Path) -> Path:
     copy = folder / path.name
     copy.write_text(yaml.safe_dump(tree))
     return copy
-
-
-async def _address(log: asyncio.StreamReader) -> str:
-    text = b""
-    while line := await log.readline():
-        text += line
-        if found := LISTENS.search(line):
-            return found[1].decode()
-    raise AssertionError(text.decode(errors="replace"))
-
-
-async def _drop(log: asyncio.StreamReader) -> None:
-    """Read on, so that the pipe never fills."""
-    while await log.readline():
-        pass
