@@ -88,3 +88,14 @@ def test_the_pin_files_agree() -> None:
 
 def _pins(name: str) -> list[str]:
     return re.findall(r"^[a-z0-9._-]+==[^\s;\\]+", (ROOT / name).read_text("utf-8"), re.MULTILINE)
+
+
+def test_no_two_packages_bring_the_same_file() -> None:
+    """Else what runs depends on which of them was installed last."""
+    owners: dict[str, set[str]] = {}
+    for package in importlib.metadata.distributions():
+        for file in package.files or ():
+            if file.suffix == ".py" and file.hash is not None and file.size:
+                owners.setdefault(str(file), set()).add(f"{package.name} {file.hash.value}")
+    clashes = {file: found for file, found in owners.items() if len({owner.split()[1] for owner in found}) > 1}
+    assert clashes == {}

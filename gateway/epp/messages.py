@@ -7,11 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from envoy.config.core.v3.base_pb2 import HeaderValue, HeaderValueOption
-from envoy.extensions.filters.http.ext_proc.v3.processing_mode_pb2 import ProcessingMode
-from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
-from envoy.type.v3.http_status_pb2 import HttpStatus
 from google.protobuf.struct_pb2 import ListValue
+
+from gateway.epp import wire
 
 DESTINATION = "x-gateway-destination-endpoint"
 """Header to the data plane, and key of the same value in the metadata: `ip:port`."""
@@ -60,7 +58,7 @@ class Head:
     @property
     def is_full_duplex(self) -> bool:
         """Whether both bodies come as this room needs them; a data plane that does not tell is believed."""
-        return self.modes is None or set(self.modes) == {ProcessingMode.FULL_DUPLEX_STREAMED}
+        return self.modes is None or set(self.modes) == {wire.FULL_DUPLEX_STREAMED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,51 +109,51 @@ def read(message: Any) -> Message:
 
 def route(endpoint: str, more: Mapping[str, str], removed: tuple[str, ...]) -> Reply:
     """The answer to a request's headers: where it goes, in both of the places where data planes look."""
-    reply = pb.ProcessingResponse(request_headers=_mutated({DESTINATION: endpoint, **more}, removed))
+    reply = wire.ProcessingResponse(request_headers=_mutated({DESTINATION: endpoint, **more}, removed))
     reply.dynamic_metadata.get_or_create_struct(LB_NAMESPACE)[DESTINATION] = endpoint
     return reply
 
 
 def response_headers(more: Mapping[str, str], removed: tuple[str, ...] = ()) -> Reply:
     """The answer to the headers of an engine's answer."""
-    return pb.ProcessingResponse(response_headers=_mutated(more, removed))
+    return wire.ProcessingResponse(response_headers=_mutated(more, removed))
 
 
 def bodies(side: Side, data: bytes, *, last: bool) -> Iterator[Reply]:
     """A body, or a piece of one, in as many messages as it takes."""
     for start in range(0, len(data), CHUNK_BYTES) or range(1):
         end = start + CHUNK_BYTES
-        piece = pb.StreamedBodyResponse(body=data[start:end], end_of_stream=last and end >= len(data))
-        mutation = pb.BodyMutation(streamed_response=piece)
-        body = pb.BodyResponse(response=pb.CommonResponse(body_mutation=mutation))
-        yield pb.ProcessingResponse(**{f"{side.value}_body": body})
+        piece = wire.StreamedBodyResponse(body=data[start:end], end_of_stream=last and end >= len(data))
+        mutation = wire.BodyMutation(streamed_response=piece)
+        body = wire.BodyResponse(response=wire.CommonResponse(body_mutation=mutation))
+        yield wire.ProcessingResponse(**{f"{side.value}_body": body})
 
 
 def trailers(side: Side) -> Reply:
     """Trailers pass as they are."""
-    return pb.ProcessingResponse(**{f"{side.value}_trailers": pb.TrailersResponse()})
+    return wire.ProcessingResponse(**{f"{side.value}_trailers": wire.TrailersResponse()})
 
 
 def immediate(status: int, headers: Mapping[str, str], body: bytes, details: str) -> Reply:
     """An answer of our own in place of an engine's."""
-    return pb.ProcessingResponse(
-        immediate_response=pb.ImmediateResponse(
-            status=HttpStatus(code=status), headers=_mutation(headers, ()), body=body, details=details
+    return wire.ProcessingResponse(
+        immediate_response=wire.ImmediateResponse(
+            status=wire.HttpStatus(code=status), headers=_mutation(headers, ()), body=body, details=details
         )
     )
 
 
 def _mutated(headers: Mapping[str, str], removed: tuple[str, ...]) -> Any:
-    return pb.HeadersResponse(response=pb.CommonResponse(header_mutation=_mutation(headers, removed)))
+    return wire.HeadersResponse(response=wire.CommonResponse(header_mutation=_mutation(headers, removed)))
 
 
 def _mutation(headers: Mapping[str, str], removed: tuple[str, ...]) -> Any:
-    replace = HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
+    replace = wire.OVERWRITE_IF_EXISTS_OR_ADD
     set_headers = [
-        HeaderValueOption(header=HeaderValue(key=name, raw_value=value.encode()), append_action=replace)
+        wire.HeaderValueOption(header=wire.HeaderValue(key=name, raw_value=value.encode()), append_action=replace)
         for name, value in headers.items()
     ]
-    return pb.HeaderMutation(set_headers=set_headers, remove_headers=removed)
+    return wire.HeaderMutation(set_headers=set_headers, remove_headers=removed)
 
 
 def _headers(sent: Any) -> dict[str, str]:

@@ -11,15 +11,14 @@ from typing import Any, Protocol
 
 import grpc
 import structlog
-from envoy.service.ext_proc.v3 import external_processor_pb2_grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from gateway.epp.answers import BrokenAnswerError
 from gateway.epp.messages import Message, ProtocolError, read
 from gateway.epp.stream import Stream
+from gateway.epp.wire import EXT_PROC, PROCESS, ProcessingRequest, ProcessingResponse
 from gateway.reporting.ext_proc import ExtProcMetrics
 
-EXT_PROC = "envoy.service.ext_proc.v3.ExternalProcessor"
 LIVENESS, READINESS = "liveness", "readiness"
 STREAMS_MAX = 16_384
 """At once; Envoy answers 503 for one more. Admission bounds what runs and waits, this only what a bug could do."""
@@ -115,7 +114,7 @@ async def serving(
         OSError: the address cannot be listened on.
     """
     server = grpc.aio.server(options=_OPTIONS)
-    external_processor_pb2_grpc.add_ExternalProcessorServicer_to_server(service, server)
+    server.add_generic_rpc_handlers((_handler(service),))
     checks = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
     for name in (LIVENESS, READINESS, EXT_PROC):
@@ -140,6 +139,13 @@ async def serving(
     finally:
         with suppress(asyncio.CancelledError):
             await server.stop(GRACE_S)
+
+
+def _handler(service: Service) -> grpc.GenericRpcHandler:
+    process = grpc.stream_stream_rpc_method_handler(
+        service.Process, ProcessingRequest.FromString, ProcessingResponse.SerializeToString
+    )
+    return grpc.method_handlers_generic_handler(EXT_PROC, {PROCESS.rpartition("/")[2]: process})
 
 
 async def _tell_drain(checks: Any, is_draining: Callable[[], bool]) -> None:

@@ -9,15 +9,13 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import grpc
-from envoy.config.core.v3.base_pb2 import HeaderMap, HeaderValue, Metadata
-from envoy.extensions.filters.http.ext_proc.v3.processing_mode_pb2 import ProcessingMode
-from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
 from google.protobuf.struct_pb2 import Struct
 
 from gateway.admission.limits import AdmissionLimits
 from gateway.api.auth import KeyRing
 from gateway.api.parse import DEFAULT_POLICY
 from gateway.domain import Outcome
+from gateway.epp import wire
 from gateway.epp.destinations import Destinations
 from gateway.epp.intake import IntakeSettings
 from gateway.epp.messages import CODE_DETAILS, LB_NAMESPACE, SERVED, SUBSET, SUBSET_NAMESPACE
@@ -44,8 +42,10 @@ DONE = b"data: [DONE]\n\n"
 SSE = {"content-type": "text/event-stream; charset=utf-8"}
 
 
-def _headers(headers: Mapping[str, str]) -> HeaderMap:
-    return HeaderMap(headers=[HeaderValue(key=key, raw_value=value.encode()) for key, value in headers.items()])
+def _headers(headers: Mapping[str, str]) -> Any:
+    return wire.HeaderMap(
+        headers=[wire.HeaderValue(key=key, raw_value=value.encode()) for key, value in headers.items()]
+    )
 
 
 def _struct(content: Mapping[str, object]) -> Struct:
@@ -60,17 +60,16 @@ def asked(
     method: str = "POST",
     last: bool = False,
     subset: object = None,
-    mode: str = "FULL_DUPLEX_STREAMED",
+    mode: int = wire.FULL_DUPLEX_STREAMED,
     **headers: str,
 ) -> Any:
     """The headers of a request."""
     given = {":method": method, ":path": path, **{name.replace("_", "-"): value for name, value in headers.items()}}
-    message = pb.ProcessingRequest(request_headers=pb.HttpHeaders(headers=_headers(given), end_of_stream=last))
-    wanted = ProcessingMode.BodySendMode.Value(mode)
-    message.protocol_config.request_body_mode = message.protocol_config.response_body_mode = wanted
+    message = wire.ProcessingRequest(request_headers=wire.HttpHeaders(headers=_headers(given), end_of_stream=last))
+    message.protocol_config.request_body_mode = message.protocol_config.response_body_mode = mode
     if subset is not None:
         hint = {SUBSET_NAMESPACE: _struct({SUBSET: subset})}
-        message.metadata_context.CopyFrom(Metadata(filter_metadata=hint))
+        message.metadata_context.CopyFrom(wire.Metadata(filter_metadata=hint))
     return message
 
 
@@ -79,9 +78,9 @@ def answered(
 ) -> Any:
     """The headers of an answer."""
     given = {":status": str(status), "content-type": "application/json", **headers}
-    message = pb.ProcessingRequest(response_headers=pb.HttpHeaders(headers=_headers(given), end_of_stream=last))
+    message = wire.ProcessingRequest(response_headers=wire.HttpHeaders(headers=_headers(given), end_of_stream=last))
     if served:
-        message.metadata_context.CopyFrom(Metadata(filter_metadata={LB_NAMESPACE: _struct({SERVED: served})}))
+        message.metadata_context.CopyFrom(wire.Metadata(filter_metadata={LB_NAMESPACE: _struct({SERVED: served})}))
     if details:
         message.attributes["envoy.filters.http.ext_proc"].CopyFrom(_struct({CODE_DETAILS: details}))
     return message
@@ -89,21 +88,27 @@ def answered(
 
 def sent(data: bytes, *, last: bool = True) -> Any:
     """A piece of a request's body."""
-    return pb.ProcessingRequest(request_body=pb.HttpBody(body=data, end_of_stream=last))
+    return wire.ProcessingRequest(request_body=wire.HttpBody(body=data, end_of_stream=last))
 
 
 def came(data: bytes, *, last: bool = True) -> Any:
     """A piece of an answer's body."""
-    return pb.ProcessingRequest(response_body=pb.HttpBody(body=data, end_of_stream=last))
+    return wire.ProcessingRequest(response_body=wire.HttpBody(body=data, end_of_stream=last))
 
 
-SENT_TRAILERS = pb.ProcessingRequest(request_trailers=pb.HttpTrailers())
-CAME_TRAILERS = pb.ProcessingRequest(response_trailers=pb.HttpTrailers())
+SENT_TRAILERS = wire.ProcessingRequest(request_trailers=wire.HttpTrailers())
+CAME_TRAILERS = wire.ProcessingRequest(response_trailers=wire.HttpTrailers())
 
 
 def body_of(**fields: object) -> bytes:
     """A completion that needs few tokens."""
     return json.dumps({"model": MODEL, "prompt": "hello", "max_tokens": 16, **fields}).encode()
+
+
+def process(channel: grpc.aio.Channel) -> Any:
+    """Open a stream to a picker, as Envoy does."""
+    write, read = wire.ProcessingRequest.SerializeToString, wire.ProcessingResponse.FromString
+    return channel.stream_stream(wire.PROCESS, write, read)()
 
 
 class AbortedError(Exception):

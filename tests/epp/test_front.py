@@ -10,14 +10,13 @@ from typing import Any
 
 import grpc
 import pytest
-from envoy.service.ext_proc.v3 import external_processor_pb2_grpc
 
 from gateway.app import Running, run
 from gateway.config import Config, ConfigError, load_config
 from gateway.epp.front import GrpcAddress, check_config, grpc_front
 from gateway.simulation.server import RunningEngine, start_engine
 from tests.e2e.stand import SMALL, eventually, logs_into
-from tests.epp.envoy_side import ANSWER, answered, asked, body_of, came, sent, set_headers
+from tests.epp.envoy_side import ANSWER, answered, asked, body_of, came, process, sent, set_headers
 
 
 @pytest.fixture
@@ -34,13 +33,13 @@ def configured(*urls: str, environ: Mapping[str, str] | None = None, **more: obj
 
 
 @asynccontextmanager
-async def picking(config: Config) -> AsyncIterator[tuple[Running, Any]]:
-    """A gateway, and the stub of its picker."""
+async def picking(config: Config) -> AsyncIterator[tuple[Running, grpc.aio.Channel]]:
+    """A gateway, and a channel to its picker."""
     async with run(config, logs_into(io.StringIO()), front=grpc_front(GrpcAddress(port=0))) as running:
         for looked in running.first_looks.values():
             await looked.wait()
         async with grpc.aio.insecure_channel(running.api_url) as channel:
-            yield running, external_processor_pb2_grpc.ExternalProcessorStub(channel)
+            yield running, channel
 
 
 async def reply(call: Any, *messages: Any) -> Any:
@@ -51,8 +50,8 @@ async def reply(call: Any, *messages: Any) -> Any:
 
 async def test_a_request_goes_where_the_engine_is(engine: RunningEngine) -> None:
     """The engine's address and pool are found by the same looks; the metrics page has the picker's series."""
-    async with picking(configured(engine.url)) as (running, stub):
-        call = stub.Process()
+    async with picking(configured(engine.url)) as (running, channel):
+        call = process(channel)
         head = await reply(call, asked(), sent(body_of()))
         told = set_headers(head.request_headers.response.header_mutation)
         assert told["x-gateway-destination-endpoint"] == engine.url.removeprefix("http://")
@@ -66,22 +65,22 @@ async def test_tenants_and_limits_of_the_configuration(engine: RunningEngine) ->
     """Keys, body size and the list of fields are those of the proxy."""
     tenants = [{"name": "team", "keys": ["env:TEAM_KEY"]}]
     config = configured(engine.url, environ={"TEAM_KEY": "secret"}, tenants=tenants, input={"body_bytes_max": 1024})
-    async with picking(config) as (_, stub):
+    async with picking(config) as (_, channel):
         statuses = []
         for head, body in (
             (asked(), body_of()),
             (asked(authorization="Bearer secret"), body_of(user="x" * 1024)),
             (asked(authorization="Bearer secret"), body_of(zzz=1)),
         ):
-            answer = await reply(stub.Process(), head, sent(body))
+            answer = await reply(process(channel), head, sent(body))
             statuses.append(answer.immediate_response.status.code)
         assert statuses == [401, 413, 400]
 
 
 async def test_a_drain_turns_requests_away(engine: RunningEngine) -> None:
-    async with picking(configured(engine.url)) as (running, stub):
+    async with picking(configured(engine.url)) as (running, channel):
         running.start_drain()
-        answer = await reply(stub.Process(), asked(), sent(body_of()))
+        answer = await reply(process(channel), asked(), sent(body_of()))
         assert answer.immediate_response.status.code == 503
         assert b'"draining"' in answer.immediate_response.body
         await running.gate.drained()

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from envoy.config.core.v3.base_pb2 import HeaderMap, HeaderValue
-from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
 from hypothesis import given, strategies as st
 
+from gateway.epp import wire
 from gateway.epp.messages import (
     CHUNK_BYTES,
     Body,
@@ -23,11 +22,20 @@ from gateway.epp.messages import (
 )
 from tests.epp.envoy_side import CAME_TRAILERS, SENT_TRAILERS, answered, asked, came, sent, set_headers
 
+NONE, BUFFERED = 0, 2
+"""Of Envoy's `BodySendMode`."""
+
 
 def test_heads() -> None:
     """Both ways in which Envoy writes values; of a name that comes twice the first counts."""
-    pairs = [HeaderValue(key="a", value="1"), HeaderValue(key="b", raw_value=b"\xff"), HeaderValue(key="a", value="2")]
-    message = pb.ProcessingRequest(request_headers=pb.HttpHeaders(headers=HeaderMap(headers=pairs), end_of_stream=True))
+    pairs = [
+        wire.HeaderValue(key="a", value="1"),
+        wire.HeaderValue(key="b", raw_value=b"\xff"),
+        wire.HeaderValue(key="a", value="2"),
+    ]
+    message = wire.ProcessingRequest(
+        request_headers=wire.HttpHeaders(headers=wire.HeaderMap(headers=pairs), end_of_stream=True)
+    )
     head = read(message)
     assert isinstance(head, Head)
     assert (head.side, head.headers, head.last) == (Side.REQUEST, {"a": "1", "b": "\xff"}, True)
@@ -35,8 +43,8 @@ def test_heads() -> None:
     assert head.is_full_duplex
 
 
-@pytest.mark.parametrize(("mode", "fits"), [("FULL_DUPLEX_STREAMED", True), ("BUFFERED", False), ("NONE", False)])
-def test_how_bodies_come(mode: str, fits: bool) -> None:
+@pytest.mark.parametrize(("mode", "fits"), [(wire.FULL_DUPLEX_STREAMED, True), (BUFFERED, False), (NONE, False)])
+def test_how_bodies_come(mode: int, fits: bool) -> None:
     head = read(asked(mode=mode))
     assert isinstance(head, Head)
     assert head.is_full_duplex == fits
@@ -75,14 +83,14 @@ def test_bodies_and_trailers() -> None:
 
 def test_a_message_of_nothing() -> None:
     with pytest.raises(ProtocolError):
-        read(pb.ProcessingRequest())
+        read(wire.ProcessingRequest())
 
 
 @given(st.integers(0, 4 * CHUNK_BYTES), st.booleans(), st.sampled_from(Side))
 def test_bodies_are_cut(size: int, last: bool, side: Side) -> None:
     """No piece is too large, none is lost, an empty one still tells the end, and only the last one ends."""
     data = bytes(size)
-    made = [pb.ProcessingResponse.FromString(reply.SerializeToString()) for reply in bodies(side, data, last=last)]  # type: ignore[attr-defined]
+    made = [wire.ProcessingResponse.FromString(reply.SerializeToString()) for reply in bodies(side, data, last=last)]  # type: ignore[attr-defined]
     pieces = [getattr(reply, f"{side.value}_body").response.body_mutation.streamed_response for reply in made]
     assert b"".join(piece.body for piece in pieces) == data
     assert max(len(piece.body) for piece in pieces) <= CHUNK_BYTES

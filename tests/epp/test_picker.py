@@ -9,11 +9,11 @@ from typing import Any
 
 import grpc
 import pytest
-from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
 from hypothesis import given, strategies as st
 
 from gateway.admission.limits import AdmissionLimits
 from gateway.api.auth import KeyRing, TenantKeys, key_hash
+from gateway.epp import wire
 from gateway.epp.messages import DESTINATION, LB_NAMESPACE
 from gateway.request import Tenant
 from tests.epp.envoy_side import (
@@ -263,11 +263,11 @@ async def test_a_stream_that_breaks_off() -> None:
     [
         [sent(b"")],
         [answered()],
-        [asked(mode="BUFFERED"), sent(body_of())],
+        [asked(mode=2), sent(body_of())],
         [asked(), asked()],
         [asked(), sent(body_of()), sent(b"more")],
         [asked(), sent(body_of()), answered(), answered()],
-        [pb.ProcessingRequest()],
+        [wire.ProcessingRequest()],
     ],
 )
 async def test_a_data_plane_that_is_misused(messages: list[Any]) -> None:

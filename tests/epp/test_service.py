@@ -6,17 +6,16 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 import grpc
 import pytest
-from envoy.service.ext_proc.v3 import external_processor_pb2_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from structlog.testing import capture_logs
 
 from gateway.epp import service as service_module
-from gateway.epp.service import EXT_PROC, LIVENESS, READINESS, Service, serving
+from gateway.epp.service import LIVENESS, READINESS, Service, serving
 from gateway.epp.stream import Stream
+from gateway.epp.wire import EXT_PROC
 from gateway.reporting.ext_proc import ExtProcMetrics
 from gateway.reporting.registry import Families
 from tests.epp.envoy_side import (
@@ -29,6 +28,7 @@ from tests.epp.envoy_side import (
     came,
     free,
     picking,
+    process,
     sent,
 )
 
@@ -46,14 +46,10 @@ async def dialled(house: PickerHouse, draining: list[bool]) -> AsyncIterator[grp
         yield channel
 
 
-def opened(channel: grpc.aio.Channel) -> Any:
-    return external_processor_pb2_grpc.ExternalProcessorStub(channel).Process()
-
-
 async def test_a_request_over_the_wire() -> None:
     """Headers, both bodies, and an end that Envoy takes for good."""
     async with picking() as house, dialled(house, []) as channel:
-        call = opened(channel)
+        call = process(channel)
         for message in (asked(), sent(body_of())):
             await call.write(message)
         kinds = [(await call.read()).WhichOneof("response") for _ in range(2)]
@@ -71,7 +67,7 @@ async def test_a_client_that_leaves_the_queue(is_reset: bool) -> None:
     """Reset or half-closed: the place in the queue is free."""
     async with picking() as house, dialled(house, []) as channel:
         places = await house.fill()
-        call = opened(channel)
+        call = process(channel)
         for message in (asked(), sent(BIG)):
             await call.write(message)
         await house.waits()
