@@ -34,7 +34,7 @@ def epp(
     try:
         from gateway.epp.front import GrpcAddress, check_config, grpc_front
     except ImportError as error:
-        typer.echo(f"The picker needs {(error.name or '').partition('.')[0]}: pip install 'kvgate[epp]'", err=True)
+        typer.echo(f"The picker needs {error.name}: pip install 'kvgate[epp]'", err=True)
         raise typer.Exit(1) from None
     source = ConfigSource(path, overrides(urls, None, None, admin_host, admin_port, mode), check_config)
     launch(source, as_json=as_json, front=grpc_front(GrpcAddress(grpc_host, grpc_port)), shown=SHOWN)

@@ -78,7 +78,7 @@ def test_without_backends(capsys: pytest.CaptureFixture[str], tmp_path: Path) ->
     assert "There is no backend" in done.err
 
 
-@pytest.mark.parametrize("name", ["grpc", "envoy"])
+@pytest.mark.parametrize("name", ["grpc", "google.protobuf"])
 def test_without_the_extra(name: str) -> None:
     """It says what to install."""
     lost = (
@@ -86,4 +86,5 @@ def test_without_the_extra(name: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", lost], capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert done.stderr == f"The picker needs {name}: pip install 'kvgate[epp]'\n"
+    assert done.stderr.startswith(f"The picker needs {name}")
+    assert done.stderr.endswith(": pip install 'kvgate[epp]'\n")
