@@ -40,6 +40,7 @@ test-engines: $(DEV) ## install vLLM for CPU apart, and run the suite against re
 
 test-ops: $(DEV) ## check deployments, rules and dashboards with the real tools; what this machine lacks is skipped
 	@PYTHON=$(BIN)/python tests/deploy/install.sh
+	@PYTHON=$(BIN)/python tests/live_ops/sdks/install.sh
 	@$(BIN)/python -m pytest -q -rs -m ops tests/live_ops tests/deploy
 
 chart: $(DEV) ## copy rules and dashboards into the Helm chart, and render it for kubectl
@@ -51,9 +52,11 @@ requirements: .cache/uv/bin/uv ## pin what pyproject.toml asks for; UV_FLAGS=--u
 	@$(PIN) --group build --extra demo -c requirements-dev.txt -o requirements-demo.txt
 	@$(PIN) -c requirements-dev.txt -o requirements.txt
 	@$(PIN:pyproject.toml=--group ops) -o requirements-ops.txt
+	@echo langchain-openai | $(PIN:pyproject.toml=-) -o tests/live_ops/sdks/requirements-langchain.txt
+	@echo llama-index-llms-openai-like | $(PIN:pyproject.toml=-) -o tests/live_ops/sdks/requirements-llamaindex.txt
 
 clean: ## remove environments, caches and builds
-	@rm -rf .venv .venv-engines .venv-ops .cache build dist .coverage* .*_cache .hypothesis
+	@rm -rf .venv .venv-engines .venv-ops .venv-sdks .cache build dist .coverage* .*_cache .hypothesis
 	@find $(wildcard $(CODE)) -name __pycache__ -prune -exec rm -rf {} +
 
 # Pins hold for Python 3.11 to 3.14 on any POSIX system, and name no index: the machine's own settings say where to look.

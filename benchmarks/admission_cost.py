@@ -3,9 +3,11 @@
     python -m benchmarks.admission_cost
 
 One engine with a pool under pressure: all that run would not fit at their hard ends, so the forecast decides. Answers
-stream and get as long as was learned. Each figure is of single calls, with the collector of garbage off: as a clock
-on the wall has it, which is what a request waits, and as time of the processor, which leaves out what else the machine
-did meanwhile. What is still between the least and the median of the latter is mostly caches that others have emptied.
+stream and get as long as was learned. Then the same under light load, where there is room for everybody even at their
+hard ends: there all three calls that one request makes are one figure. Each figure is of single calls, with the
+collector of garbage off: as a clock on the wall has it, which is what a request waits, and as time of the processor,
+which leaves out what else the machine did meanwhile. What is still between the least and the median of the latter is
+mostly caches that others have emptied.
 """
 
 from __future__ import annotations
@@ -29,7 +31,10 @@ from gateway.domain import BackendSpec, Capacity, Outcome, Reading, Ticket, Usag
 
 MODEL, BLOCK_TOKENS = "m", 16
 PROMPT_TOKENS, OUTPUT_MEDIAN, OUTPUT_MAX = 512, 300, 4096
-RUNNING = (10, 100, 1_000, 10_000)
+RUNNING = (64, 1_000, 10_000)
+LIGHT = (0, 8, 64)
+"""Requests that run beside the one that is timed, where there is room for all."""
+LIGHT_PROMPT_TOKENS, LIGHT_OUTPUT_MAX = 20, 256
 WAITING = (0, 500)
 SAMPLES = 3_000
 TICK_S = 0.025
@@ -37,7 +42,7 @@ TICK_S = 0.025
 PRESSURE = 1.02
 """Pool over what is forecast to be held together: next to no room is left."""
 TARGET_US = {(1_000, 500): 20.0, (10_000, 0): 60.0, (10_000, 500): 60.0}
-"""Wanted of `Arrived`, at the 99th percentile."""
+"""Wanted of `Arrived`, at the 99th percentile; of a light request's two calls, all in all."""
 
 
 Took = tuple[float, float]
@@ -76,9 +81,9 @@ class Timed:
 
 
 def _spread(each_us: list[float]) -> str:
-    """Least, median, 90th and 99th percentile."""
+    """Least, median, 99th and 99.9th percentile."""
     each = sorted(each_us)
-    return "".join(f"{each[min(len(each) - 1, int(part * len(each)))]:>9.1f}" for part in (0.0, 0.5, 0.9, 0.99))
+    return "".join(f"{each[min(len(each) - 1, int(part * len(each)))]:>9.1f}" for part in (0.0, 0.5, 0.99, 0.999))
 
 
 def learned() -> OutputForecast:
@@ -189,6 +194,37 @@ def reports(stage: Stage, samples: int) -> Iterator[Took]:
         stage.look(k)
 
 
+def timers(stage: Stage, samples: int) -> Iterator[Took]:
+    """Time alone passes."""
+    for k in range(samples):
+        stage.now += TICK_S
+        now = stage.now
+        yield took(lambda: (stage.admission.handle_timer(now), stage.admission.next_timer()))  # noqa: B023 - at once
+        stage.look(k)
+
+
+def light(running: int, samples: int) -> Iterator[Took]:
+    """All that one short request costs: it comes, its stream is reported once, it ends; and the timer after each."""
+    stage = Stage(running, 0, roomy=True)
+    handle, next_timer = stage.admission.handle, stage.admission.next_timer
+    for k in range(samples):
+        stage.last_id += 1
+        number, prompt = stage.last_id, LIGHT_PROMPT_TOKENS + k % 20
+        demand = Demand(1, (2 * prompt,), prompt, LIGHT_OUTPUT_MAX, stage.output, prompt // 2)
+        arrival = Ticket(number, MODEL, demand, stage.now + 30.0, max_tokens=LIGHT_OUTPUT_MAX, tenant="tenant")
+        events = Arrived(arrival), Progressed(((number, 8),)), Left(number, Outcome.FINISHED, Usage(prompt, 64))
+        wall_us = cpu_us = 0.0
+        for event in events:
+            stage.now += TICK_S
+            now = stage.now
+            each_us = took(lambda: (handle(event, now), next_timer()))  # noqa: B023 - called at once
+            # In service progress is reported twenty times a second, however many requests there are.
+            if not isinstance(event, Progressed):
+                wall_us, cpu_us = wall_us + each_us[0], cpu_us + each_us[1]
+        yield wall_us, cpu_us
+        stage.look(k)
+
+
 def calls(call: Callable[[], object], samples: int) -> Iterator[Took]:
     """Of something that changes nothing that would make the next call cheaper."""
     for _ in range(samples):
@@ -212,7 +248,8 @@ def rows(running: int, waiting: int) -> Iterator[Timed]:
     yield Timed("Progressed, of at most 1,000", running, waiting, list(reports(stage, fewer)))
     yield Timed("refresh of the outlook", running, waiting, list(calls(refresh_of(stage), fewer)))
     yield Timed("snapshot", running, waiting, list(calls(stage.admission.snapshot, fewer // 2)))
-    yield Timed("Left, and who waits is served", running, waiting, list(ends(stage, SAMPLES // 3)))
+    yield Timed("Left, and who waits is served", running, waiting, list(ends(stage, SAMPLES)))
+    yield Timed("timer", running, waiting, list(timers(stage, SAMPLES)))
     if not waiting:
         roomy = Stage(running, 0, roomy=True)
         yield Timed("Arrived, room for all", running, 0, list(arrivals(roomy, SAMPLES)), target)
@@ -221,9 +258,11 @@ def rows(running: int, waiting: int) -> Iterator[Timed]:
 def main() -> int:
     """Print the table."""
     gc.disable()
-    columns = "".join(f"{name:>9}" for name in ("least", "median", "p90", "p99"))
+    columns = "".join(f"{name:>9}" for name in ("least", "median", "p99", "p99.9"))
     print(f"{'microseconds of one call':<46}{'on the wall':>36}{'of the processor':>36}")
     print(f"{'':<30}{'running':>8}{'waiting':>8}{columns}{columns}{'calls':>8}")
+    for running in LIGHT:
+        print(Timed("Arrived + Left, room for all", running, 0, list(light(running, SAMPLES)), 12.0), flush=True)
     for running in RUNNING:
         for waiting in WAITING:
             for row in rows(running, waiting):

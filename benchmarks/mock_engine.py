@@ -1,8 +1,7 @@
 """An engine that answers at once and costs little: vLLM's routes on a bare protocol, for `benchmarks.overhead`.
 
-It generates as an engine does: each step gives every running stream one event, `max_tokens` of them in all. While new
-streams keep coming, those that run stand still after their first event, so that streams that are begun together run
-together even where beginning them takes long.
+It generates as an engine does: each step gives every running stream one event, `max_tokens` of them in all. No stream
+ever stands still because another begins: KVGate would learn that prompts take long to read, and send them spaced out.
 """
 
 from __future__ import annotations
@@ -23,8 +22,6 @@ PROMPT_TOKENS = 250
 BLOCK_TOKENS = 16
 BLOCKS = 1_000_001
 """16 million tokens: nothing ever waits."""
-GATHER_S = 0.2
-"""Streams that run go on when no new one has come for so long."""
 PAGE_LINES = 500
 """A real metrics page is mostly histograms that nobody here reads; they cost whoever reads the page all the same."""
 
@@ -44,7 +41,6 @@ class Engine:
         self._step_s = step_s
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
-        self._came_at = 0.0
         self.streams: dict[Connection, int] = {}
         """Events that are still to come."""
         self.prompt_tokens = 0
@@ -54,15 +50,12 @@ class Engine:
         """Take a stream in."""
         self.prompt_tokens += PROMPT_TOKENS
         self.streams[connection] = events
-        self._came_at = self._loop.time()
-        self._loop.call_later(self._step_s, self._advance, connection)
         if self._timer is None:
-            self._timer = self._loop.call_later(GATHER_S, self._step)
+            self._timer = self._loop.call_later(self._step_s, self._step)
 
     def _step(self) -> None:
-        if self._loop.time() - self._came_at >= GATHER_S:
-            for connection in tuple(self.streams):
-                self._advance(connection)
+        for connection in tuple(self.streams):
+            self._advance(connection)
         self._timer = self._loop.call_later(self._step_s, self._step) if self.streams else None
 
     def _advance(self, connection: Connection) -> None:

@@ -13,6 +13,7 @@ model assessment for count data").
 from __future__ import annotations
 
 from bisect import bisect_right
+from itertools import pairwise
 
 from estimator.life_table import LifeCounts, LifeTable
 from estimator.output_length import EDGES, OutputForecast
@@ -26,6 +27,7 @@ SEEN_SHARE_MIN = 0.2
 LEVELS = (*(k / 20 for k in range(19)), 0.92, 0.94, 0.96, 0.97, 0.98, 0.985, 0.99, 0.993, 0.996, 1.0)
 """Borders of the table's bins."""
 _BINS = len(LEVELS) - 1
+_WIDTHS = tuple(above - below for below, above in pairwise(LEVELS))
 _NO_PARENT = (0.0,) * _BINS
 
 
@@ -92,15 +94,15 @@ class Calibration:
         self._observed = samples
 
     def _ended_between(self, low: float, high: float) -> None:
-        first = _bin_of(low)
+        first, last = _bin_of(low), _bin_of(high)
         self._table.passed(0, first)
-        left = 1.0
-        for k in range(first, _bin_of(high)):
-            part = (LEVELS[k + 1] - max(low, LEVELS[k])) / (high - low)
-            self._table.ended_in(k, part)
-            left = max(0.0, left - part)
-            self._table.passed(k, k + 1, left)
-        self._table.ended_in(_bin_of(high), left)
+        if first < last:
+            part = 1 / (high - low)
+            self._table.ended_across(
+                first, [(LEVELS[first + 1] - low) * part, *(w * part for w in _WIDTHS[first + 1 : last])]
+            )
+        else:
+            self._table.ended_in(first)
 
     def _cut_at(self, place: float) -> None:
         k = _bin_of(place)

@@ -117,12 +117,12 @@ class DemandModel:
             expected = shape.counted_tokens
             prompts = (-(-expected // shape.prompts),) * shape.prompts
         else:
-            estimate = self.prompt_lengths.expected(shape.terms)
+            text_bytes, messages, prompts_, _ = terms = shape.terms
+            estimate = self.prompt_lengths.expected(terms)
             room = max(1, context_tokens - 1 if shape.output else context_tokens)
             bound = self.prompt_lengths.bound(estimate / shape.prompts)
             prompts = (min(bound, room),) * shape.prompts
             expected = min(math.ceil(estimate), sum(prompts))
-            text_bytes, messages, prompts_, _ = shape.terms
             certain = int(self.prompt_lengths.expected((text_bytes, messages, prompts_, 0)) * LEAST_SHARE)
             least = min(certain, expected)
         output_max = max(1, context_tokens - max(prompts)) if shape.output else 0

@@ -71,23 +71,25 @@ class KvLayout:
     groups: tuple[KvGroup, ...]
     distinct: tuple[tuple[KvGroup, int], ...] = field(init=False, repr=False, compare=False)
     """The same groups, each with how often it occurs: hybrids have many that are alike."""
+    block_tokens: int = field(init=False, repr=False, compare=False)
+    """Tokens that one block of the growing groups stands for, in the long run; for display."""
+    _plain: int = field(init=False, repr=False, compare=False)
+    """Tokens of a block where one group of full attention is all there is; else 0."""
 
     def __post_init__(self) -> None:
         counts: dict[KvGroup, int] = {}
         for group in self.groups:
             counts[group] = counts.get(group, 0) + 1
         object.__setattr__(self, "distinct", tuple(counts.items()))
+        rates = [1 / g.block_tokens for g in self.groups if g.grows] or [1 / g.block_tokens for g in self.groups]
+        object.__setattr__(self, "block_tokens", max(1, int(1 / sum(rates) + 1e-9)) if rates else 1)
+        is_plain = len(self.groups) == 1 and self.groups[0].grows and not self.groups[0].window
+        object.__setattr__(self, "_plain", self.groups[0].block_tokens if is_plain else 0)
 
     @classmethod
     def uniform(cls, block_tokens: int) -> KvLayout:
         """One group of full attention and unknown bytes, for engines that say only their block size."""
         return cls((KvGroup("full", 1, block_tokens, 0),))
-
-    @property
-    def block_tokens(self) -> int:
-        """Tokens that one block of the growing groups stands for, in the long run; for display."""
-        rates = [1 / g.block_tokens for g in self.groups if g.grows] or [1 / g.block_tokens for g in self.groups]
-        return max(1, int(1 / sum(rates) + 1e-9)) if rates else 1
 
     @property
     def bytes_per_token(self) -> float:
@@ -101,6 +103,8 @@ class KvLayout:
 
     def blocks(self, tokens: int) -> int:
         """Blocks that one sequence of so many tokens holds, over all groups."""
+        if self._plain:
+            return -(-tokens // self._plain) if tokens > 0 else 0
         blocks = 0
         for group, count in self.distinct:
             blocks += count * group.blocks(tokens)

@@ -47,15 +47,26 @@ class LifeTable:
         Bins counted too much are taken back by giving them the other way round.
         """
         count *= self._weight
-        for k in range(first, last):
-            self._reached[k] += count
+        reached = self._reached
+        if first < last:
+            reached[first:last] = [before + count for before in reached[first:last]]
+            return
         for k in range(last, first):
-            self._reached[k] = max(self._ended[k], self._reached[k] - count)
+            reached[k] = max(self._ended[k], reached[k] - count)
 
     def ended_in(self, k: int, count: float = 1.0) -> None:
         """So many ended in a bin."""
         self._reached[k] += self._weight * count
         self._ended[k] += self._weight * count
+
+    def ended_across(self, first: int, shares: Sequence[float]) -> None:
+        """One ended somewhere in the bins from `first` on: these shares of it in each, what is left in the next."""
+        weight, reached, ended, left = self._weight, self._reached, self._ended, 1.0
+        for k, share in enumerate(shares, first):
+            reached[k] += weight * left
+            ended[k] += weight * share
+            left = max(0.0, left - share)
+        self.ended_in(first + len(shares), left)
 
     def fade(self) -> None:
         """What was counted so far is older by one observation."""
@@ -77,10 +88,10 @@ class LifeTable:
             pull: observations that these count as in each bin; may be 0, then a bin without any has hazard 0.
         """
         pull *= self._weight
-        return tuple(
-            (ended + pull * of_parent) / (reached + pull) if reached + pull else 0.0
-            for reached, ended, of_parent in zip(self._reached, self._ended, parent, strict=True)
-        )
+        each = zip(self._reached, self._ended, parent, strict=True)
+        if pull:
+            return tuple([(ended + pull * of_parent) / (reached + pull) for reached, ended, of_parent in each])
+        return tuple([ended / reached if reached else 0.0 for reached, ended, _ in each])
 
     def counts(self) -> LifeCounts:
         """What is remembered, to be kept elsewhere."""

@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import TypeVar
 
 from estimator.life_table import LifeCounts, LifeTable
 
@@ -50,9 +51,14 @@ RESTORED_ANSWERS_MAX = 500.0
 """Answers that a saved memory counts as at most: services change while nobody looks."""
 LENGTH_MAX = 2**62
 """Stands for a length of which nothing is known but that it is beyond the table."""
+KEPT_MAX = 256
+"""Means, and quantiles, that one forecast keeps."""
 _TABLE_END_TOKENS = 131_072
 _BIN_GROWTH = 1.06
 _NORMAL_P90 = 1.2815515655446004
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
 
 
 def _bin_edges() -> tuple[int, ...]:
@@ -70,17 +76,38 @@ _BINS = len(EDGES) - 1
 _LOG_EDGES = tuple(math.log(edge) for edge in EDGES[1:])
 
 
-def _log_normal(median_tokens: float, sigma: float) -> tuple[float, ...]:
+_WIDTHS_FROM_LAST = tuple(after - before for before, after in pairwise(EDGES))[::-1]
+
+
+def _log_normal(median_tokens: float, sigma: float) -> list[float]:
     """Per bin edge: the chance to get beyond it."""
-    log_median, scale = math.log(median_tokens), 1 / (sigma * math.sqrt(2))
-    return (1.0, *(0.5 * math.erfc((log_edge - log_median) * scale) for log_edge in _LOG_EDGES))
+    erfc, log_median, scale = math.erfc, math.log(median_tokens), 1 / (sigma * math.sqrt(2))
+    return [1.0, *[0.5 * erfc((log_edge - log_median) * scale) for log_edge in _LOG_EDGES]]
 
 
-def _hazards(reached: Iterable[float]) -> tuple[float, ...]:
-    return tuple(1 - after / before for before, after in pairwise(reached))
+def _hazards(reached: Sequence[float]) -> tuple[float, ...]:
+    return tuple([1 - after / before for before, after in pairwise(reached)])
 
 
-_PRIOR = _log_normal(PRIOR_MEDIAN_TOKENS, PRIOR_SIGMA)
+def _cumulative(hazards: Iterable[float]) -> list[float]:
+    """Per bin edge: minus the logarithm of the chance to get beyond it."""
+    log1p, total, cumulative = math.log1p, 0.0, [0.0]
+    for hazard in hazards:
+        total -= log1p(-hazard)
+        cumulative.append(total)
+    return cumulative
+
+
+def _quantile(hazards: Sequence[float], cumulative: Sequence[float], target: float) -> int:
+    """The length beyond which answers get with a chance whose logarithm is minus `target`."""
+    k = bisect_left(cumulative, target) - 1
+    if k >= _BINS:
+        return LENGTH_MAX
+    part = -math.expm1(cumulative[k] - target) / hazards[k]
+    return math.ceil(EDGES[k] + part * (EDGES[k + 1] - EDGES[k]) - 1e-9)
+
+
+_PRIOR = tuple(_log_normal(PRIOR_MEDIAN_TOKENS, PRIOR_SIGMA))
 _PRIOR_HAZARDS = _hazards(_PRIOR)
 
 
@@ -98,24 +125,26 @@ class OutputForecast:
     """Per bin edge: minus the logarithm of the chance to get beyond it."""
     remaining: tuple[float, ...]
     """Per bin edge: mean tokens still to come, counted up to the table's end."""
+    _means: dict[int | None, float] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """Of whole answers, by where they are cut off: limits that clients set are few, and the same all the time."""
+    _quantiles: dict[float, int] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """Of whole answers."""
 
     @classmethod
     def from_hazards(cls, hazards: tuple[float, ...]) -> OutputForecast:
         """Build the tables. One hazard per bin, each at least 0 and below 1."""
-        cumulative = [0.0]
-        for hazard in hazards:
-            cumulative.append(cumulative[-1] - math.log1p(-hazard))
-        remaining = [0.0]
-        for k in range(_BINS - 1, -1, -1):
-            width = EDGES[k + 1] - EDGES[k]
-            remaining.append(width * (1 - hazards[k] / 2) + (1 - hazards[k]) * remaining[-1])
-        return cls(hazards, tuple(cumulative), tuple(reversed(remaining)))
+        rest, remaining = 0.0, [0.0]
+        for width, hazard in zip(_WIDTHS_FROM_LAST, reversed(hazards), strict=True):
+            rest = width * (1 - hazard / 2) + (1 - hazard) * rest
+            remaining.append(rest)
+        remaining.reverse()
+        return cls(hazards, tuple(_cumulative(hazards)), tuple(remaining))
 
     def survival(self, t: int, generated: int = 0) -> float:
         """Chance that an answer with `generated` tokens and no end yet gets beyond `t` tokens."""
         if t <= generated:
             return 1.0
-        return math.exp(self.log_survival(t) - self.log_survival(generated))
+        return math.exp(self.log_survival(t) - self.log_survival(generated) if generated else self.log_survival(t))
 
     def log_survival(self, tokens: int) -> float:
         """Logarithm of the chance to get beyond so many tokens: differences of it are what is conditional."""
@@ -130,29 +159,34 @@ class OutputForecast:
 
         At least `generated + 1`; `LENGTH_MAX` where the table cannot tell.
         """
+        if not generated and (known := self._quantiles.get(q)) is not None:
+            return known
         least = generated + 1
         if q <= 0:
             return least
         if q >= 1 or generated >= _TABLE_END_TOKENS:
             return LENGTH_MAX
         target = -self.log_survival(generated) - math.log1p(-q)
-        k = bisect_left(self.cumulative, target) - 1
-        if k >= _BINS:
-            return LENGTH_MAX
-        part = -math.expm1(self.cumulative[k] - target) / self.hazards[k]
-        tokens = math.ceil(EDGES[k] + part * (EDGES[k + 1] - EDGES[k]) - 1e-9)
-        return max(least, tokens)
+        tokens = max(least, _quantile(self.hazards, self.cumulative, target))
+        if not generated:
+            _keep(self._quantiles, q, tokens)
+        return tokens
 
     def mean(self, generated: int = 0, cap: int | None = None) -> float:
         """Mean length of an answer with `generated` tokens and no end yet, if it is cut off at `cap` tokens.
 
         Beyond the table's end nothing is counted.
         """
+        if not generated and (known := self._means.get(cap)) is not None:
+            return known
         end = _TABLE_END_TOKENS if cap is None else min(cap, _TABLE_END_TOKENS)
         if end <= generated:
             return float(generated)
         beyond = self.survival(end, generated) * self._remaining_at(end)
-        return generated + self._remaining_at(generated) - beyond
+        tokens = generated + self._remaining_at(generated) - beyond
+        if not generated:
+            _keep(self._means, cap, tokens)
+        return tokens
 
     def _remaining_at(self, tokens: int) -> float:
         if tokens >= _TABLE_END_TOKENS:
@@ -163,6 +197,12 @@ class OutputForecast:
         alive = 1 - hazard * part
         in_bin = (1 - part) * width * (alive + 1 - hazard) / 2
         return (in_bin + (1 - hazard) * self.remaining[k + 1]) / alive
+
+
+def _keep(known: dict[Key, Value], key: Key, value: Value) -> None:
+    if len(known) >= KEPT_MAX:
+        known.clear()
+    known[key] = value
 
 
 PRIOR_FORECAST = OutputForecast.from_hazards(_PRIOR_HAZARDS)
@@ -184,9 +224,11 @@ class LengthHistogram:
 class OutputLengths:
     """Learns the lengths of one model's answers. Learning costs O(1) per bin passed, a new forecast O(bins)."""
 
-    __slots__ = ("_forecast", "_learnt", "_long", "_news", "_short")
+    __slots__ = ("_forecast", "_learnt", "_long", "_news", "_short", "answers_between_max")
 
     def __init__(self) -> None:
+        self.answers_between_max = REFRESH_MAX
+        """Answers between two forecasts at most. Whoever sees that there are too many forecasts may raise it."""
         self._long = LifeTable(_BINS, HALF_LIFE)
         self._short = LifeTable(_BINS, SHORT_HALF_LIFE)
         self._learnt = 0
@@ -274,7 +316,7 @@ class OutputLengths:
 
     def forecast(self) -> OutputForecast:
         """The distribution as known now; the same object until enough was learnt to matter."""
-        if self._news and self._news >= min(REFRESH_MAX, 1 + self._learnt // 8):
+        if self._news and self._news >= min(self.answers_between_max, 1 + self._learnt // 8):
             long = self._long.hazards(self._parent(), PRIOR_WEIGHT)
             self._forecast = OutputForecast.from_hazards(self._short.hazards(long, LONG_WEIGHT))
             self._news = 0.0
@@ -282,12 +324,14 @@ class OutputLengths:
 
     def _parent(self) -> tuple[float, ...]:
         """What is taken for lengths of which little was seen: first the prior, then mostly the model's own shape."""
-        rough = OutputForecast.from_hazards(self._long.hazards(_PRIOR_HAZARDS, FIT_WEIGHT))
-        median = rough.quantile(0.5)
-        sigma = math.log(max(rough.quantile(0.9) / median, 1.0)) / _NORMAL_P90
+        hazards = self._long.hazards(_PRIOR_HAZARDS, FIT_WEIGHT)
+        cumulative = _cumulative(hazards)
+        median, tenth = (max(1, _quantile(hazards, cumulative, -math.log1p(-q))) for q in (0.5, 0.9))
+        sigma = math.log(max(tenth / median, 1.0)) / _NORMAL_P90
         own = _log_normal(median, min(max(sigma, SIGMA_LEAST), PRIOR_SIGMA))
         chance = max(PRIOR_CHANCE_LEAST, PRIOR_ANSWERS / (self._long.size + PRIOR_ANSWERS))
-        return _hazards((1 - chance) * mine + chance * prior for mine, prior in zip(own, _PRIOR, strict=True))
+        rest = 1 - chance
+        return _hazards([rest * mine + chance * prior for mine, prior in zip(own, _PRIOR, strict=True)])
 
     def _count(self, first: int, last: int, part: float = 1.0) -> None:
         self._long.passed(first, last, part)

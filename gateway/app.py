@@ -7,7 +7,7 @@ import contextlib
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -23,9 +23,11 @@ from gateway.admission.events import BackendAdded, BackendMissed, BackendRead, L
 from gateway.backends.backend import Backend
 from gateway.backends.calibration import Calibration
 from gateway.backends.engine import Fault
-from gateway.config import Config
-from gateway.config.schema import Listen
+from gateway.config import Config, ConfigError
+from gateway.config.listen import Listen
+from gateway.config.load import admin_faults
 from gateway.config.source import ConfigSource
+from gateway.descriptors import files_max, places
 from gateway.fleet import Fleet
 from gateway.front import Front, Parts
 from gateway.gate import Gate
@@ -40,14 +42,15 @@ from gateway.reporting.logs import Logs
 from gateway.reporting.metrics import Metrics
 from gateway.reporting.record import RequestRecord
 from gateway.shared_ledger.sharing import SharedLedger, open_ledger
+from gateway.shedding import Shedding
 from gateway.systemd import keep_watchdog_quiet
 from gateway.telemetry.nvml import GpuReading, Nvml, watch
 from gateway.telemetry.poller import LookEvent
 from gateway.tokens import ModelTokenizer, TokenCounters, read_tokenizer
+from gateway.vitals import watch_vitals
 
 TICK_S = 1.0
 """How often gauges are set and what is held is integrated."""
-LAG_SAMPLE_S = 0.1
 
 log = structlog.get_logger()
 
@@ -67,6 +70,9 @@ class Running:
     reloader: Reloader = field(init=False)
     ledger: SharedLedger | None = None
     """Kept with other gateways."""
+    shedding: Shedding = field(default_factory=Shedding)
+    leavers: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
+    """See `Parts`."""
 
     @property
     def backends(self) -> dict[str, Backend]:
@@ -77,6 +83,10 @@ class Running:
     def first_looks(self) -> dict[str, asyncio.Event]:
         """Set once a backend was looked at, whatever came of it."""
         return self.fleet.first_looks
+
+    async def hand_over(self) -> None:
+        """Leave the sockets that were passed to whoever serves them next; those who are connected are still served."""
+        await asyncio.gather(*(leave() for leave in self.leavers))
 
     def start_drain(self) -> None:
         """Turn away new requests; those that run may end."""
@@ -91,6 +101,11 @@ class Running:
     def ledger_state(self) -> dict[str, object]:
         """How room is shared with other gateways, ready for JSON."""
         return asdict(self.ledger.state()) if self.ledger is not None else {"mode": "local"}
+
+    def admin_token_sha256(self) -> bytes | None:
+        """Of what the admin port asks for; None: it asks for nothing."""
+        token = self.config.listen.admin_token
+        return token.sha256 if token is not None else None
 
     def kinds(self) -> dict[str, str]:
         """Kind of each backend, as far as known."""
@@ -175,14 +190,16 @@ async def run(
         source: where the configuration came from; None: it cannot be read again.
 
     Raises:
-        ConfigError: a certificate cannot be used.
+        ConfigError: a certificate cannot be used, or the admin port was passed and needs a token.
         OSError: an address cannot be listened on.
         TokenizerError: a tokenizer cannot be used.
         ValueError, EstimatorError: a backend's settings make no sense.
     """
+    if "admin" in passed and (faults := tuple(admin_faults(config, passed["admin"].getsockname()[0]))):
+        raise ConfigError(*faults)
     tokens = TokenCounters(await asyncio.to_thread(_tokenizers, config))
     certificates = await asyncio.to_thread(listener_tls, config)
-    metrics = _metrics(config)
+    metrics = metrics_of(config)
     for key, certificate in certificates.items():
         tell_certificate(metrics, key, certificate)
     running = await _running(config, metrics)
@@ -215,7 +232,8 @@ async def run(
                     task.cancel()
 
 
-def _metrics(config: Config) -> Metrics:
+def metrics_of(config: Config) -> Metrics:
+    """Metrics, before anything was counted."""
     return Metrics(
         {model for settings in config.backend_settings() for model in settings.models},
         version=__version__,
@@ -257,7 +275,7 @@ def _background(
     yield running.reloader.serve()
     yield running.reloader.watch()
     yield _tick(running, metrics)
-    yield _sample_lag(metrics.on_loop_lag)
+    yield watch_vitals(running.shedding, metrics.on_loop_lag)
     yield keep_watchdog_quiet()
     if running.ledger is not None:
         yield running.ledger.run()
@@ -276,7 +294,7 @@ def _adopter(running: Running, parts: Parts, logs: Logs) -> Callable[[Config], N
             parts.metrics.on_risk(config.admission.risk)
         if config.log != before.log:
             logs.tune(config.log.level, config.log.admitted_share)
-        renewed = replace(parts, config=config, settings=_relay_settings(config))
+        renewed = replace(parts, config=config, settings=relay_settings(config))
         for successor in parts.successors:
             successor(renewed)
 
@@ -309,16 +327,20 @@ def _parts(
         pricing=running.pricing,
         tokens=tokens,
         metrics=metrics,
-        settings=_relay_settings(config),
+        settings=relay_settings(config),
         on_record=on_record,
         on_admitted=journal.admitted,
         is_draining=lambda: running.draining,
         passed=passed,
+        places=places(files_max()),
+        shedding=running.shedding,
+        leavers=running.leavers,
         tls=tls,
     )
 
 
-def _relay_settings(config: Config) -> RelaySettings:
+def relay_settings(config: Config) -> RelaySettings:
+    """What the relay is to do besides its duty."""
     return RelaySettings(
         queue_wait_max_s=config.admission.queue.wait_max_s,
         slos=config.slos(),
@@ -338,6 +360,7 @@ def _admin(running: Running, metrics: Metrics, journal: Journal) -> web.Applicat
         journal=journal,
         mode=lambda: running.config.mode,
         ledger=running.ledger_state,
+        token_sha256=running.admin_token_sha256,
     )
     app = admin.app()
     add_control(app, Control(running.reloaded, running.fleet.drain, running.fleet.resume))
@@ -352,14 +375,6 @@ async def _tick(running: Running, metrics: Metrics) -> None:
             coverage = {quantile.q: quantile.coverage for quantile in shown.quantiles}
             metrics.on_prediction(shown.model, coverage, shown.fitted_at)
         await asyncio.sleep(TICK_S)
-
-
-async def _sample_lag(on_lag: Callable[[float], None]) -> None:
-    loop = asyncio.get_running_loop()
-    while True:
-        due = loop.time() + LAG_SAMPLE_S
-        await asyncio.sleep(LAG_SAMPLE_S)
-        on_lag(max(0.0, loop.time() - due))
 
 
 async def _watch_gpus(running: Running, metrics: Metrics) -> None:

@@ -63,6 +63,20 @@ class Reason(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class TenantLimits:
+    """What one tenant may ask of this gateway; 0: no limit. Named as in the configuration."""
+
+    requests_max: int = 0
+    """Requests that run at once."""
+    requests_per_minute: int = 0
+    tokens_per_minute: int = 0
+    """Prompt and output tokens."""
+
+
+NO_LIMITS = TenantLimits()
+
+
+@dataclass(frozen=True, slots=True)
 class Ticket:
     """One request as admission sees it."""
 
@@ -87,6 +101,7 @@ class Ticket:
     tenant: str = ""
     kv_share: float = 1.0
     """Part of a backend's pool that its tenant may hold while others want room."""
+    tenant_limits: TenantLimits = NO_LIMITS
     excluded: frozenset[str] = frozenset()
     """Backends that it must not go to: they failed to take it already, or are not among those it was given."""
     retried: bool = False
@@ -161,6 +176,10 @@ class Refusal:
     requests_ahead: int = 0
     """Requests for the same model that wait already."""
     waited_s: float = 0.0
+    tenant_limit: str = ""
+    """Key of the limit of its tenant that is reached, as in `TenantLimits`; empty: none, or its share of the memory."""
+    tenant_limit_max: int = 0
+    """What that limit allows."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,17 +121,27 @@ def refused(refusal: Refusal, model: str) -> ApiError:
             )
             return _busy(429, "queue_timeout", text, refusal)
         case Reason.TENANT_LIMIT:
-            text = (
+            text = _own_limit(refusal) or (
                 f"Your share of the KV cache is in use while others wait: the request needs {need} KV-cache tokens, "
-                f"{room} of {pool} are free for them.{wait}"
+                f"{room} of {pool} are free for them."
             )
-            return _busy(429, "tenant_limit", text, refusal)
+            return _busy(429, "tenant_limit", text + wait, refusal)
         case Reason.NO_BACKEND | Reason.STALE_TELEMETRY:
             return _busy(503, "no_backend", f"No backend of '{model}' can take requests now.{wait}", refusal)
         case Reason.SHUTDOWN:
             return _busy(503, "draining", f"This gateway is shutting down.{wait}", refusal)
         case Reason.OK | Reason.OK_AFTER_WAIT | Reason.CLIENT_GONE:
             raise ValueError(refusal.reason)
+
+
+def _own_limit(refusal: Refusal) -> str:
+    """Which limit of its tenant is reached; nothing where it is its share of the memory."""
+    most, s = f"{refusal.tenant_limit_max:,}", "" if refusal.tenant_limit_max == 1 else "s"
+    return {
+        "requests_max": f"Your key allows {most} request{s} at once, and so many run.",
+        "requests_per_minute": f"Your key allows {most} request{s} per minute, and no more are left.",
+        "tokens_per_minute": f"Your key allows {most} token{s} per minute, and too few of them are left.",
+    }.get(refusal.tenant_limit, "")
 
 
 def _busy(status: int, code: str, message: str, refusal: Refusal) -> ApiError:

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from gateway.admission.consider import KvNeed, Verdict
+from gateway.admission.refusals import RETRY_UNKNOWN_S
 from gateway.admission.slo import Slo, slo_for
-from gateway.domain import Ticket
-from gateway.errors import model_not_found
+from gateway.domain import Reason, Refusal, Ticket
+from gateway.errors import model_not_found, refused
 from gateway.gate import Gate
 from gateway.pricing import Pricing
 from gateway.request import CHAT, COMPLETIONS, InferenceRequest
@@ -22,6 +23,7 @@ PROMPTS = {CHAT: "messages", COMPLETIONS: "prompt"}
 BEFORE_PROMPT = ("tools", "functions", "chat_template_kwargs")
 """Engines put these before the messages: where they differ, nothing is shared."""
 NO_NEED = KvNeed(0, 0, 0, None)
+_NOT_YET = Refusal(Reason.NO_BACKEND, retry_after_s=RETRY_UNKNOWN_S)
 
 
 class Estimation:
@@ -48,14 +50,17 @@ class Estimation:
         """The request as admission sees it; what was counted of it is added to its shape.
 
         Raises:
-            ApiError: 404, nobody serves its model.
+            ApiError: 404, nobody serves its model; 503, nobody is known who does, as a backend has never answered.
         """
         tokens = await self._tokens.count(request)
         if tokens is not None:
             request.shape = replace(request.shape, counted_tokens=tokens)
         model = request.model
         if model not in self._gate.models():
-            raise model_not_found(model)
+            is_known = await self._gate.surveyed()
+            if model not in self._gate.models():
+                # A backend that never answered may serve it: then nobody can say that it does not exist.
+                raise model_not_found(model) if is_known else refused(_NOT_YET, model)
         patience_s = self._queue_wait_max_s
         if request.deadline_s is not None:
             patience_s = min(patience_s, request.deadline_s * PATIENCE_SHARE)
@@ -78,6 +83,7 @@ class Estimation:
             priority=request.priority,
             tenant=request.tenant.name,
             kv_share=request.tenant.kv_share,
+            tenant_limits=request.tenant.limits,
             prefix=prefix,
             prefix_tokens=_tokens_in(prefix, request, demand.prompt_tokens) if prefix else 0,
         )
@@ -89,7 +95,7 @@ class Estimation:
             ApiError: 404, nobody serves its model.
         """
         ticket = await self.ticket(request, self._gate.now())
-        return plain(self._gate.consider(ticket), ticket)
+        return plain(await self._gate.consider(ticket), ticket)
 
 
 def prefix_of(request: InferenceRequest) -> tuple[int, ...]:

@@ -8,13 +8,12 @@ own exit reports it, whatever the answer was. So a place is left exactly once, o
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from time import perf_counter
 from types import TracebackType
 from typing import Protocol
 
 from estimator.output_length import OutputForecast
-from gateway.admission.admission import Admission
 from gateway.admission.commands import Admit, Command, Refuse
 from gateway.admission.consider import Verdict
 from gateway.admission.events import (
@@ -30,6 +29,7 @@ from gateway.admission.events import (
 from gateway.admission.holding import Holding
 from gateway.admission.snapshot import Snapshot
 from gateway.domain import Outcome, Refusal, Ticket, Usage
+from gateway.survey import Survey
 
 PROGRESS_INTERVAL_S = 0.05
 """Streams' progress is handed over at most so often, and only together with another event: a chunk costs admission
@@ -61,13 +61,37 @@ class Sharing(Protocol):
         """Those of the commands that hold at once. The gate hears of the others later: `granted`, or `Denied`."""
 
 
+class Deciding(Protocol):
+    """What a gate needs of `Admission`: the thing itself, or its stand-in in another process."""
+
+    def handle(self, event: Event, now: float) -> list[Command]: ...
+    def next_timer(self) -> float | None: ...
+    def handle_timer(self, now: float) -> list[Command]: ...
+    def consider(self, ticket: Ticket, now: float) -> Verdict | Awaitable[Verdict]: ...
+    def models(self) -> frozenset[str]: ...
+    def engines(self, model: str) -> int: ...
+    def context_tokens(self, model: str) -> int | None: ...
+    def is_known(self) -> bool: ...
+    def holding(self, backend: str, now: float, *, closely: bool = False) -> Holding | None: ...
+    def snapshot(self) -> Snapshot: ...
+
+
+class Carrier(Protocol):
+    """Who carries a request: its task, or what stands for one in another process."""
+
+    def cancel(self) -> object:
+        """End it now."""
+
+
 class Place:
     """A request's place on a backend. Left when its block is left, or before, by `end`."""
 
-    __slots__ = ("_gate", "admit", "ended", "id", "output_tokens", "reported_tokens", "sent")
+    __slots__ = ("_gate", "admit", "ended", "id", "output_tokens", "reported_tokens", "sent", "task")
 
-    def __init__(self, gate: Gate, admit: Admit) -> None:
+    def __init__(self, gate: Gate, admit: Admit, task: Carrier) -> None:
         self._gate = gate
+        self.task = task
+        """Who carries the request."""
         self.id = admit.ticket_id
         self.admit = admit
         self.output_tokens = 0
@@ -82,31 +106,40 @@ class Place:
         """Where to send the request."""
         return self.admit.backend
 
-    def end(self, outcome: Outcome, usage: Usage | None = None) -> None:
-        """The request is over. Only the first end counts."""
+    def end(self, outcome: Outcome, usage: Usage | None = None, *, failure: bytes | None = None) -> None:
+        """The request is over. Only the first end counts.
+
+        Args:
+            outcome: how it ended.
+            usage: as the engine reported it.
+            failure: where it was the backend that failed: what names the request, whenever it is tried again.
+        """
         if not self.ended:
             self.ended = True
-            self._gate.left(self, outcome, usage)
+            self._gate.left(self, outcome, usage, failure)
 
 
 class Gate:
     """See the module. To be used within one event loop."""
 
     def __init__(
-        self, admission: Admission, loop: asyncio.AbstractEventLoop, listeners: Sequence[Listener] = ()
+        self, admission: Deciding, loop: asyncio.AbstractEventLoop, listeners: Sequence[Listener] = ()
     ) -> None:
         self._admission = admission
         self._loop = loop
         self._listeners = tuple(listeners)
-        self._waiting: dict[int, _Waiter] = {}
+        self._waiting: dict[int, _Waiter | _Call] = {}
         self._places: dict[int, Place] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._due: float | None = None
         self._progress_at = 0.0
         self._next_id = 0
         self._departed = asyncio.Event()
+        self._survey = Survey()
         self.sharing: Sharing | None = None
         """Where other gateways send to the same backends."""
+        self.is_cut = False
+        """Whoever is inside is told to leave: this gateway waits no longer."""
 
     def now(self) -> float:
         """The time that deadlines are given in."""
@@ -128,11 +161,12 @@ class Gate:
     def hear(self, event: Event) -> None:
         """Something happened that no waiting request is the subject of."""
         self._step(event)
+        self._survey.note(event)
 
-    def left(self, place: Place, outcome: Outcome, usage: Usage | None) -> None:
+    def left(self, place: Place, outcome: Outcome, usage: Usage | None, failure: bytes | None) -> None:
         """A place was left; called once, by the place itself."""
         del self._places[place.id]
-        self._step(Left(place.id, outcome, usage))
+        self._step(Left(place.id, outcome, usage, failure))
         self._departed.set()
 
     def busy(self, backend: str, for_s: float) -> None:
@@ -147,9 +181,10 @@ class Gate:
         """The length of a model's answers is now known better."""
         self._step(Learned(model, output))
 
-    def granted(self, admits: Sequence[Admit]) -> None:
-        """The other gateways leave room for these: they hold."""
-        self._tell(None, admits, self.now())
+    def told(self, commands: Sequence[Command]) -> None:
+        """Commands that come later than their events: other gateways had to be asked, or another process decides."""
+        self._tell(None, commands, self.now())
+        self._arm()
 
     def holding(self, backend: str, *, closely: bool = False) -> Holding | None:
         """What to tell other gateways of an engine; None where there is nothing to tell yet."""
@@ -159,6 +194,21 @@ class Gate:
         """Models that any backend has said it serves."""
         return self._admission.models()
 
+    @property
+    def is_surveyed(self) -> bool:
+        """Whether each backend was looked at, whatever came of it."""
+        return self._survey.is_over
+
+    @property
+    def is_known(self) -> bool:
+        """Whether every backend has answered: there are no other models than theirs."""
+        return self._admission.is_known()
+
+    async def surveyed(self) -> bool:
+        """Wait for the first look at each backend, a moment after the start; whether all of them have answered."""
+        await self._survey.end()
+        return self._admission.is_known()
+
     def engines(self, model: str) -> int:
         """How many own engines serve a model."""
         return self._admission.engines(model)
@@ -167,8 +217,13 @@ class Gate:
         """Longest prompt plus output that an own backend takes for a model."""
         return self._admission.context_tokens(model)
 
-    def consider(self, ticket: Ticket) -> Verdict:
+    async def consider(self, ticket: Ticket) -> Verdict:
         """What would be answered if the request came now; it does not."""
+        verdict = self.verdict(ticket)
+        return verdict if isinstance(verdict, Verdict) else await verdict
+
+    def verdict(self, ticket: Ticket) -> Verdict | Awaitable[Verdict]:
+        """The same at once, where admission is in this process."""
         self._step(None)
         return self._admission.consider(ticket, self.now())
 
@@ -180,6 +235,12 @@ class Gate:
     def start_drain(self) -> None:
         """Turn away whoever waits or comes from now on."""
         self._step(DrainStarted())
+
+    def cut(self) -> None:
+        """End what still runs, now: each task with a place is cancelled, and can see by `is_cut` who wanted it."""
+        self.is_cut = True
+        for place in self._places.values():
+            place.task.cancel()
 
     async def drained(self) -> None:
         """Wait until nobody is inside."""
@@ -207,9 +268,22 @@ class Gate:
                 self._step(Left(ticket.id, Outcome.NOT_SENT))
             self._departed.set()
 
-    def occupy(self, admit: Admit) -> Place:
-        """Open the place that admission has given."""
-        place = Place(self, admit)
+    def ask(self, ticket: Ticket, on_answer: Callable[[Command], None]) -> None:
+        """Ask for a place without waiting: who asks is called, perhaps before this returns, or `withdraw`s."""
+        self._waiting[ticket.id] = _Call(self._waiting, on_answer)
+        self._step(Arrived(ticket))
+
+    def withdraw(self, ticket_id: int) -> None:
+        """Whoever `ask`ed and was not called yet wants no place any more."""
+        del self._waiting[ticket_id]
+        self._step(Left(ticket_id, Outcome.NOT_SENT))
+        self._departed.set()
+
+    def occupy(self, admit: Admit, carrier: Carrier | None = None) -> Place:
+        """Open the place that admission has given; for this task, if it is for nobody else."""
+        carrier = carrier or asyncio.current_task()
+        assert carrier is not None
+        place = Place(self, admit, carrier)
         self._places[place.id] = place
         return place
 
@@ -284,6 +358,22 @@ class _Waiter:
         self.answer = command
         if not self.answered.done():
             self.answered.set_result(None)
+
+
+class _Call:
+    """Who asked and went on with something else."""
+
+    __slots__ = ("_on_answer", "_waiting", "answer")
+
+    def __init__(self, waiting: dict[int, _Waiter | _Call], on_answer: Callable[[Command], None]) -> None:
+        self._waiting = waiting
+        self._on_answer = on_answer
+        self.answer = None
+        """As `_Waiter`; once there is one, it does not wait any more."""
+
+    def tell(self, command: Command) -> None:
+        del self._waiting[command.ticket_id]
+        self._on_answer(command)
 
 
 class _Entering:

@@ -6,15 +6,21 @@ import asyncio
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
+from functools import partial
 
 from aiohttp import StreamReader, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http_parser import RawRequestMessage
 
+from gateway.api.asked import Asked, Reply
 from gateway.api.auth import KeyRing
-from gateway.api.endpoints import Api, ApiServer, ApiSettings
+from gateway.api.crowd import Crowd
+from gateway.api.endpoints import Api, ApiSettings
+from gateway.api.plain_sink import PlainSink
+from gateway.api.server import ApiServer
+from gateway.descriptors import BACKLOG_MAX
 from gateway.front import Parts
 from gateway.relay import Relay
 from gateway.reporting.tracing import Tracing, open_tracing
@@ -25,7 +31,9 @@ SHUTDOWN_MAX_S = 1.0
 """What still runs when the gateway is told to end at once may go on for so long."""
 LINE_MAX_BYTES = 8190
 HEADERS_MAX = 64
-LISTEN_BACKLOG = 1024
+EMPTY_LOOK_S = 0.05
+HAND_OVER_S = 1.0
+"""For so long, who is connected is served as ever although this process will end: its request may be on its way."""
 
 
 @asynccontextmanager
@@ -41,13 +49,24 @@ async def serve_http(parts: Parts) -> AsyncIterator[str]:
         runner = web.ServerRunner(_server(counter), shutdown_timeout=SHUTDOWN_MAX_S)
         await runner.setup()
         try:
-            yield await listen_at(runner, parts.config.listen.host, parts.config.listen.port, parts.passed, parts.tls)
+            listen, backlog = parts.config.listen, parts.places.backlog
+            url = await listen_at(runner, listen.host, listen.port, parts.passed, parts.tls, backlog=backlog)
+            if parts.passed is not None:
+                parts.leavers.append(partial(_leave, runner, counter))
+            parts.emptiers.append(partial(_empty, runner, counter))
+            yield url
         finally:
             await runner.cleanup()
 
 
 async def listen_at(
-    runner: web.BaseRunner, host: str, port: int, passed: socket.socket | None, tls: ssl.SSLContext | None = None
+    runner: web.BaseRunner,
+    host: str,
+    port: int,
+    passed: socket.socket | None,
+    tls: ssl.SSLContext | None = None,
+    *,
+    backlog: int = BACKLOG_MAX,
 ) -> str:
     """Listen at an address, or on a socket that does; gives the URL.
 
@@ -55,12 +74,31 @@ async def listen_at(
         OSError: the address cannot be listened on.
     """
     if passed is None:
-        await web.TCPSite(runner, host, port, backlog=LISTEN_BACKLOG, ssl_context=tls).start()
+        await web.TCPSite(runner, host, port, backlog=backlog, ssl_context=tls).start()
     else:
-        await web.SockSite(runner, passed, backlog=LISTEN_BACKLOG, ssl_context=tls).start()
+        await web.SockSite(runner, passed, backlog=backlog, ssl_context=tls).start()
         host = passed.getsockname()[0]
     bound = runner.addresses[0][1]
     return f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}:{bound}"
+
+
+async def _leave(runner: web.ServerRunner, counter: _Counter) -> None:
+    """Take no more connections from a socket that outlives this process: they wait in it for the next one.
+
+    A request that is on its way already is still served, so nobody who connected before is turned away.
+    """
+    for site in tuple(runner.sites):
+        await site.stop()
+    counter.crowd.is_leaving = True
+    await asyncio.sleep(HAND_OVER_S)
+
+
+async def _empty(runner: web.ServerRunner, counter: _Counter) -> None:
+    """Let go of those who wait for nothing, and of the others with the last byte of their answers."""
+    assert runner.server is not None
+    runner.server.pre_shutdown()
+    while counter.crowd.connections:  # noqa: ASYNC110  # it happens once in the life of a process
+        await asyncio.sleep(EMPTY_LOOK_S)
 
 
 class _Counter:
@@ -68,6 +106,7 @@ class _Counter:
 
     def __init__(self, parts: Parts, tracing: Tracing | None) -> None:
         self._tracing = tracing
+        self.crowd = Crowd(parts.places.connections_max)
         self.hand_over(parts)
 
     def hand_over(self, parts: Parts) -> None:
@@ -77,7 +116,16 @@ class _Counter:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request."""
-        return await self.api.handle(request)
+        response = await self.api.handle(request)
+        if self.crowd.is_dense:
+            if not response.prepared:
+                response.force_close()
+            request.protocol.close()
+        return response
+
+    def answer(self, asked: Asked, id_: str, sink: PlainSink) -> Awaitable[Reply | None]:
+        """Answer one request that was read past aiohttp."""
+        return self.api.answer(asked, id_, sink)
 
 
 def _api(parts: Parts, tracing: Tracing | None) -> Api:
@@ -92,9 +140,10 @@ def _api(parts: Parts, tracing: Tracing | None) -> Api:
         parts.on_admitted,
         tracing,
     )
+    relay.quarantine = parts.quarantine
     started_at = int(time.time())  # noqa: TID251  # a wall clock time that clients are shown
     settings = ApiSettings(int(config.input.body_bytes_max), config.parse_policy(), started_at)
-    return Api(relay, KeyRing(config.tenant_keys()), settings, parts.is_draining)
+    return Api(relay, KeyRing(config.tenant_keys()), settings, parts.is_draining, parts.shedding.refusal)
 
 
 def _server(counter: _Counter) -> web.Server:
@@ -110,7 +159,7 @@ def _server(counter: _Counter) -> web.Server:
         limit = counter.body_bytes_max
         return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=limit)
 
-    return ApiServer(
+    server = ApiServer(
         counter.handle,
         request_factory=make_request,
         # Without it a client that left keeps its place in the queue and its GPU.
@@ -123,3 +172,7 @@ def _server(counter: _Counter) -> web.Server:
         max_headers=HEADERS_MAX,
         access_log=None,
     )
+    server.crowd = counter.crowd
+    server.plain = counter
+    server.keepalive_s, server.linger_s = KEEPALIVE_S, LINGER_S
+    return server

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Generator, Mapping
 from contextlib import suppress
+from types import coroutine
 from typing import Protocol
 
+import msgspec
+
+from gateway.backends.failures import first_event_error
 from gateway.backends.upstream import Exchange, FailureKind, Head, UpstreamFailure
+from gateway.domain import Usage
 from gateway.errors import ApiError
 from gateway.gate import Place
 from gateway.sse import SseError
-from gateway.stream_watch import StreamWatch
+from gateway.stream_watch import StreamWatch, read_answer
 
 ERROR_MAX_BYTES = 64 << 10
 FIRST_MAX_BYTES = 64 << 10
@@ -66,7 +71,7 @@ class Tap:
             raise UpstreamFailure(FailureKind.PROTOCOL, str(error), request_sent=True) from error
         if not events:
             return True
-        self.count()
+        self._place.output_tokens = int(watch.events * self._tokens_per_event)
         # What comes after the stream's own end is no part of it, and not waited for.
         return self._sink.write(events) and not watch.done
 
@@ -124,11 +129,40 @@ async def taken(step: Awaitable[None]) -> None:
     Raises:
         ConnectionError: it takes nothing.
     """
+    steps = step.__await__()
+    try:
+        waits_for = next(steps)
+    except StopIteration:
+        return  # Almost always: the client's transport had room. A timer would cost more than the step.
     try:
         async with asyncio.timeout(UNREAD_MAX_S):
-            await step
+            await _rest(waits_for, steps)
     except TimeoutError:
         raise ConnectionAbortedError("the client takes nothing") from None
+
+
+@coroutine
+def _rest(waits_for: object, steps: Generator[object, None, None]) -> Generator[object, None, None]:
+    """Go on with something awaited that waits for this."""
+    yield waits_for
+    yield from steps
+
+
+def whole_answer(body: bytes) -> tuple[Usage | None, bool]:
+    """Usage of an answer in one piece, and whether a sequence of it was cut off by its limit.
+
+    Raises:
+        UpstreamFailure: it is no answer. A body that was cut short may be framed well, and an error may come as a 200.
+    """
+    usage, hit_length = read_answer(body)
+    if usage is None:  # With usage, all of it was read.
+        try:
+            msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            raise UpstreamFailure(FailureKind.PROTOCOL, "its answer is no JSON object", request_sent=True) from error
+        if first_event_error(body) is not None:
+            raise UpstreamFailure(FailureKind.PROTOCOL, "it reported an error as its answer", request_sent=True)
+    return usage, hit_length
 
 
 def expect(head: Head, content_type: bytes) -> None:

@@ -8,12 +8,15 @@ from typing import Protocol
 
 from estimator.calibration import Calibration
 from estimator.demand import Demand, DemandModel, End, Shape
-from estimator.output_length import ENDLESS, PRIOR_FORECAST, LengthHistogram, OutputForecast
+from estimator.output_length import ENDLESS, PRIOR_FORECAST, REFRESH_MAX, LengthHistogram, OutputForecast
 from gateway.domain import Usage
 
 CONTEXT_UNKNOWN_TOKENS = 131_072
 """Context of a model whose backends do not tell: the longest that is common. Only ever bounds a forecast."""
 TOKENS_PER_EVENT_WEIGHT = 0.05
+FITS_AT_ONCE = 8
+"""Forecasts of one model between two calls of `Pricing.refresh` that are made as usual; for each so many more, twice as
+many answers must have ended before the next. So the cost of forecasting does not grow with the answers per second."""
 QUANTILES = (0.5, 0.9, 0.99)
 """Quantiles of the length of answers that are shown, with their coverage."""
 
@@ -142,8 +145,9 @@ class Pricing:
             demand = self._models[answer.model].demand
             answer.counted = demand.grown(answer.shape, progress.output_tokens, answer.counted)
         for model, pricing in self._models.items():
+            shown, pricing.shown_fits = pricing.shown_fits, pricing.fits
             self._tell(model, pricing)
-            if pricing.fits != pricing.shown_fits:
+            if pricing.fits != shown:
                 pricing.shown_fits, pricing.fitted_at = pricing.fits, now
 
     def learn(self, answer: Answer, usage: Usage, end: End, *, events: int) -> None:
@@ -195,7 +199,9 @@ class Pricing:
         return pricing
 
     def _tell(self, model: str, pricing: ModelPricing) -> None:
-        forecast = pricing.demand.output_lengths.forecast()
+        lengths, recent = pricing.demand.output_lengths, pricing.fits - pricing.shown_fits
+        lengths.answers_between_max = REFRESH_MAX * 2 ** (recent // FITS_AT_ONCE)
+        forecast = lengths.forecast()
         if forecast is not pricing.told:
             pricing.told = forecast
             pricing.fits += 1

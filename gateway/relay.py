@@ -13,22 +13,27 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import NoReturn
 
+import structlog
+
 from estimator.demand import End
 from gateway.admission.slo import Slo
 from gateway.backends.backend import Backend
 from gateway.backends.failures import EngineRefusal, first_event_error, refusal
 from gateway.backends.upstream import Exchange, FailureKind, UpstreamFailure
-from gateway.domain import Outcome, Reason, Usage
+from gateway.domain import Outcome, Reason, Refusal, Usage
 from gateway.errors import ApiError, refused, upstream_error, upstream_timeout
 from gateway.estimation import Estimation
 from gateway.gate import Gate, Place, RefusedError
-from gateway.passage import Sink, Tap, error_body, expect, first_events, let_end, taken
+from gateway.passage import Sink, Tap, error_body, expect, first_events, let_end, taken, whole_answer
 from gateway.pricing import Answer, Pricing
 from gateway.reporting.record import RequestRecord
 from gateway.reporting.tracing import Tracing, record_of_unread
 from gateway.request import InferenceRequest, TraceContext, forward_body
+from gateway.routing.quarantine import HELD_S, Quarantine
+from gateway.routing.retries import RetryBudget
+from gateway.shedding import overloaded
 from gateway.sse import iter_data
-from gateway.stream_watch import StreamWatch, read_answer
+from gateway.stream_watch import StreamWatch
 from gateway.tokens import TokenCounters
 from gateway.trip import Trip
 
@@ -37,8 +42,10 @@ TOO_MANY_REQUESTS = 429
 SERVER_ERROR = 500
 ANSWER_MAX_BYTES = 64 << 20
 """Largest answer that is not streamed: embeddings of many inputs come near it."""
-RETRY_SHARE = 0.1
-RETRY_CREDIT_MAX = 10.0
+RETRY_CUT_S = 1.0
+"""When a request that was cut off by the end of this gateway may come back: to another one."""
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +82,9 @@ class Relay:
         self._on_record = on_record
         self._on_admitted = on_admitted
         self._tracing = tracing
-        self._retry_credit = RETRY_CREDIT_MAX
+        self._retries = RetryBudget()
+        self.quarantine = Quarantine()
+        """Others that carry requests to the same engines may know more: then theirs is put in its place."""
 
     def models(self) -> dict[str, int | None]:
         """Models served now, with the longest prompt plus output that they take where it is known."""
@@ -108,12 +117,12 @@ class Relay:
         try:
             await self._carry(request, sink, trip)
         except ApiError as error:
-            trip.failed(error)
-            error.headers = {**error.headers, **self._headers(trip)}
-            raise
-        except (asyncio.CancelledError, ConnectionError):
-            trip.client_left()
-            raise
+            raise self._told(error, trip) from error.__cause__
+        except (asyncio.CancelledError, ConnectionError) as error:
+            if not self._gate.is_cut or isinstance(error, ConnectionError):
+                trip.client_left()
+                raise
+            self._cut_off(sink, trip)
         finally:
             record = trip.record(self._gate.now(), self._settings.risk)
             self._on_record(record)
@@ -121,9 +130,11 @@ class Relay:
                 trip.trace.ended(record)
 
     async def _carry(self, request: InferenceRequest, sink: Sink, trip: Trip) -> None:
+        if held_s := self.quarantine.held_s(request.endpoint, request.body, trip.arrived_at):
+            raise _poisonous(held_s)
         ticket = await self._estimation.ticket(request, trip.arrived_at)
         trip.demand = ticket.demand
-        self._retry_credit = min(RETRY_CREDIT_MAX, self._retry_credit + RETRY_SHARE)
+        self._retries.earn()
         failure: UpstreamFailure | None = None
         while True:
             try:
@@ -141,15 +152,15 @@ class Relay:
                         raise
                     return
             except RefusedError as error:
-                if failure is not None and error.refusal.reason is Reason.NO_BACKEND:
+                if failure is not None:
+                    # It was admitted, and its backend failed it: that no other has room for it now is not why.
                     raise _as_api_error(failure) from failure
                 trip.refused(error.refusal)
-                raise refused(error.refusal, request.model) from None
+                raise _refused(error.refusal, request.model) from None
             except UpstreamFailure as error:
-                if error.request_sent or failure is not None or self._retry_credit < 1:
+                if error.request_sent or failure is not None or not self._retries.spend():
                     raise _as_api_error(error) from error
                 failure = error
-                self._retry_credit -= 1
                 excluded = ticket.excluded | {trip.backend}
                 ticket = replace(ticket, id=self._gate.next_ticket_id(), excluded=excluded, retried=True)
 
@@ -186,8 +197,9 @@ class Relay:
 
     async def _answer(self, answer: Answer, exchange: Exchange, place: Place, sink: Sink, trip: Trip) -> None:
         body = await exchange.read(ANSWER_MAX_BYTES)
-        usage, hit_length = read_answer(body)
+        usage, hit_length = whole_answer(body)
         place.end(Outcome.FINISHED, usage)
+        self.quarantine.answered(trip.request.endpoint, trip.request.body)
         self._learn(answer, usage, hit_length=hit_length, events=0)
         trip.answered(usage, hit_length=hit_length)
         await taken(sink.answer(body, self._headers(trip)))
@@ -224,7 +236,7 @@ class Relay:
         except (asyncio.CancelledError, ConnectionError):
             self._pricing.learn_cut(answer, place.output_tokens)
             raise
-        place.end(Outcome.FINISHED, watch.usage)
+        place.end(Outcome.FINISHED, watch.usage, failure=trip.name if watch.failed else None)
         trip.answered(watch.usage, finished=not watch.failed, hit_length=watch.hit_length)
         if watch.failed:
             trip.upstream_failed(place.backend, "http_5xx")
@@ -233,6 +245,7 @@ class Relay:
                 sink.fail(error_)
                 return
         else:
+            self.quarantine.answered(request.endpoint, request.body)
             self._learn(answer, watch.usage, hit_length=watch.hit_length, events=watch.events)
         await taken(sink.end_stream())
         if not watch.failed:
@@ -242,7 +255,11 @@ class Relay:
     def _engine_refused(self, answer: EngineRefusal, status: int, place: Place, trip: Trip) -> NoReturn:
         """The engine answered with an error, of this status of its own, before it generated anything."""
         is_busy = answer.busy_for_s is not None
-        place.end(Outcome.REFUSED if is_busy or status < SERVER_ERROR else Outcome.BROKEN)
+        is_its_fault = not is_busy and not 400 <= status < SERVER_ERROR
+        outcome = Outcome.REFUSED if is_busy or status < SERVER_ERROR else Outcome.BROKEN
+        place.end(outcome, failure=trip.name if is_its_fault else None)
+        if answer.engine_died:
+            self._engine_died(place, trip)
         if answer.busy_for_s is not None:
             self._gate.busy(place.backend, answer.busy_for_s)
         if is_busy or answer.error.status >= SERVER_ERROR:
@@ -250,12 +267,42 @@ class Relay:
         raise answer.error
 
     def _note_failure(self, failure: UpstreamFailure, place: Place, trip: Trip) -> None:
+        if failure.kind is FailureKind.LOCAL:
+            place.end(Outcome.NOT_SENT)
+            return
         trip.upstream_failed(place.backend, _METRIC_REASON[failure.kind])
         if not failure.request_sent:
-            place.end(Outcome.NOT_SENT)
+            place.end(Outcome.NOT_SENT, failure=trip.name)
             self._gate.unreachable(place.backend)
         else:
-            place.end(Outcome.BROKEN)
+            place.end(Outcome.BROKEN, failure=trip.name)
+            if failure.kind in _DEATHS and trip.first_token_at is None:
+                self._engine_died(place, trip)
+
+    def _engine_died(self, place: Place, trip: Trip) -> None:
+        """Perhaps of this request: it was sent, and nothing came of it."""
+        if self.quarantine.died(trip.name, trip.request.body, self._gate.now()):
+            log.warning("request_quarantined", request_id=trip.request.request_id, backend=place.backend, for_s=HELD_S)
+
+    def _cut_off(self, sink: Sink, trip: Trip) -> None:
+        """This gateway ends, and takes the request with it. That is told: in the stream, where one has begun.
+
+        Raises:
+            ApiError: 503, where none has.
+        """
+        task = asyncio.current_task()
+        assert task is not None
+        task.uncancel()
+        error = self._told(_refused(Refusal(Reason.SHUTDOWN, RETRY_CUT_S), trip.request.model), trip)
+        if trip.first_token_at is None:
+            raise error
+        sink.fail(error)
+
+    def _told(self, error: ApiError, trip: Trip) -> ApiError:
+        """The error, as the client is told of it instead of an answer."""
+        trip.failed(error)
+        error.headers = {**error.headers, **self._headers(trip)}
+        return error
 
     def _learn(self, answer: Answer, usage: Usage | None, *, hit_length: bool, events: int) -> None:
         if usage is not None:
@@ -266,11 +313,25 @@ class Relay:
         return trip.headers() if self._settings.headers else {}
 
 
+def _refused(refusal: Refusal, model: str) -> ApiError:
+    error = refused(refusal, model)
+    error.close = refusal.reason is Reason.SHUTDOWN  # Else its client comes back on a connection that leads nowhere.
+    return error
+
+
 def _as_api_error(failure: UpstreamFailure) -> ApiError:
+    if failure.kind is FailureKind.LOCAL:
+        return overloaded(f"{str(failure).capitalize()}.")
     text = f"The engine failed: {failure}."
     if failure.kind is FailureKind.TIMEOUT:
         return upstream_timeout(text)
     return upstream_error(text, should_retry=not failure.request_sent)
+
+
+def _poisonous(held_s: float) -> ApiError:
+    """502 like the failures before it, and not to be retried: what the engine would do is known."""
+    text = f"The engine's process ended each time it was sent this request. It is not sent again for {held_s:.0f} s."
+    return upstream_error(text)
 
 
 def _status_reason(status: int) -> str:
@@ -286,3 +347,5 @@ _METRIC_REASON = {
     FailureKind.TRUNCATED: "reset",
     FailureKind.PROTOCOL: "protocol",
 }
+_DEATHS = (FailureKind.RESET, FailureKind.TRUNCATED)
+"""How the end of its process looks from here."""

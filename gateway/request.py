@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from estimator.demand import Shape
-from gateway.domain import Priority
+from gateway.domain import NO_LIMITS, Priority, TenantLimits
 
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
@@ -26,6 +26,7 @@ class Tenant:
     """The most urgent class it may use, and the one it gets if it names none."""
     kv_share: float = 1.0
     """Part of a backend's KV pool that it may hold while others want room, 0..1."""
+    limits: TenantLimits = NO_LIMITS
 
 
 ANONYMOUS = Tenant()

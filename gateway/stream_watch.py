@@ -17,11 +17,14 @@ import msgspec
 from gateway.domain import Usage
 from gateway.sse import EventSplitter, count_events, iter_data
 
-# The plain search comes first: it is quick, and mostly the last.
-_USAGE = (b'"usage"', re.compile(rb'"usage"\s*:\s*\{'))
-_LENGTH = (b'"length"', re.compile(rb'"finish_reason"\s*:\s*"length"'))
-_DONE = (b"[DONE]", re.compile(rb"(?:\A|[\r\n])data: ?\[DONE\](?>\r\n|\r|\n){2}"))
-_ERROR = (b'"error"', re.compile(rb'(?:\A|[\r\n])data: ?\{\s*"error"\s*:\s*[{"]'))
+_USAGE = b'"usage"'
+_USAGE_FIELD = re.compile(rb'"usage"[ \t]*:[ \t]*\{')
+_LENGTH = b'"length"'
+_LENGTH_FIELD = re.compile(rb'"finish_reason"[ \t]*:[ \t]*"length"')
+_DONE = b"[DONE]"
+_DONE_LINE = re.compile(rb"(?:\A|[\r\n])data: ?\[DONE\](?>\r\n|\r|\n){2}")
+_ERROR = b'"error"'
+_ERROR_EVENT = re.compile(rb'(?:\A|[\r\n])data: ?\{[ \t]*"error"[ \t]*:[ \t]*[{"]')
 _EVENT = re.compile(rb".*?(?>\r\n|\r|\n){2}|.+", re.DOTALL)
 
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**40)]
@@ -44,6 +47,9 @@ class _Choice(msgspec.Struct):
 class _Answer(msgspec.Struct):
     usage: _Usage | None = None
     choices: list[_Choice] = []
+
+
+_ANSWER = msgspec.json.Decoder(_Answer)
 
 
 class StreamWatch:
@@ -79,22 +85,24 @@ class StreamWatch:
         events = self._splitter.feed(data)
         if not events:
             return b""
-        if (done := _find(_DONE, events)) is not None:
+        # Each plain search comes first: it is quick, and mostly the last. (`in` takes three times as long for bytes.)
+        find = events.find
+        if find(_DONE) >= 0 and (done := _DONE_LINE.search(events)) is not None:
             self.done = True
             events = events[: done.end()]
         self.events += count_events(events)
-        if _find(_LENGTH, events) is not None:
+        if find(_LENGTH) >= 0 and _LENGTH_FIELD.search(events) is not None:
             self.hit_length = True
-        if _find(_ERROR, events) is not None:
+        if find(_ERROR) >= 0 and _ERROR_EVENT.search(events) is not None:
             self.failed = True
-        if _find(_USAGE, events) is not None:
+        if find(_USAGE) >= 0 and _USAGE_FIELD.search(events) is not None:
             events = self._without_usage(events)
         return events
 
     def _without_usage(self, events: bytes) -> bytes:
         kept = []
         for event in _split(events):
-            answer = _usage_event(event) if _USAGE[0] in event else None
+            answer = _usage_event(event) if _USAGE in event else None
             if answer is not None and answer.usage is not None:
                 self.usage = _as_usage(answer.usage)
                 if not answer.choices and not self._keep_usage:
@@ -109,7 +117,7 @@ class StreamWatch:
 def read_answer(body: bytes) -> tuple[Usage | None, bool]:
     """Usage of an answer that came in one piece, and whether a sequence of it was cut off by its limit."""
     try:
-        answer = msgspec.json.decode(body, type=_Answer)
+        answer = _ANSWER.decode(body)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None, False
     usage = None if answer.usage is None else _as_usage(answer.usage)
@@ -124,14 +132,10 @@ def _split(events: bytes) -> list[bytes]:
     return [*(event + b"\n\n" for event in rest.split(b"\n\n")), events[len(rest) + 2 :]]
 
 
-def _find(mark: tuple[bytes, re.Pattern[bytes]], events: bytes) -> re.Match[bytes] | None:
-    return mark[1].search(events) if mark[0] in events else None
-
-
 def _usage_event(event: bytes) -> _Answer | None:
     for data in iter_data(event):
         try:
-            return msgspec.json.decode(data, type=_Answer)
+            return _ANSWER.decode(data)
         except (msgspec.MsgspecError, ValueError, RecursionError):
             return None
     return None

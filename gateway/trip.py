@@ -11,6 +11,7 @@ from gateway.errors import INTERNAL_ERROR, ApiError
 from gateway.reporting.record import Phase, RequestRecord, UpstreamAttempt
 from gateway.reporting.tracing import Trace
 from gateway.request import InferenceRequest, TraceContext
+from gateway.routing.quarantine import fingerprint
 
 CLIENT_CLOSED = 499
 INTERNAL = 500
@@ -40,6 +41,7 @@ class Trip:
     hit_length: bool = False
     trace: Trace | None = None
     """Told of each step, where requests are traced."""
+    _name: bytes = b""
 
     @property
     def backend(self) -> str:
@@ -47,9 +49,16 @@ class Trip:
         return "" if self.admit is None else self.admit.backend
 
     @property
+    def name(self) -> bytes:
+        """What names the request, the same whenever it is tried again. Hashes the whole body, once."""
+        if not self._name:
+            self._name = fingerprint(self.request.endpoint, self.request.body)
+        return self._name
+
+    @property
     def decision(self) -> str:
         """Admission's decision in the words of `x-kvgate-decision`."""
-        if self.admit is None:
+        if self.admit is None or self.refusal is not None:
             return "refused" if self.disconnect is None else "left"
         if self.admit.spilled:
             return "spilled"
@@ -81,7 +90,9 @@ class Trip:
                 self.trace.upstream_failed(reason)
 
     def retried(self) -> None:
-        """It goes on to another backend."""
+        """It goes on to another backend, after one has failed it, or could not be asked for a reason of our own."""
+        if not self.attempts:
+            return
         last = self.attempts[-1]
         self.attempts[-1] = UpstreamAttempt(last.backend, last.reason, retried=True)
 

@@ -1,4 +1,7 @@
-"""An engine that misbehaves on command: raw bytes over loopback sockets, one scripted answer for each request."""
+"""An engine that misbehaves on command: raw bytes over loopback sockets, an answer for each request.
+
+Answers are played in the order given, or chosen by the request (`pick`), so that what must come of it is known.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import enum
 import socket
 import struct
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
@@ -18,6 +21,7 @@ REQUEST_MAX_BYTES = 1 << 20
 class Step(enum.Enum):
     """What an answer can do besides sending bytes."""
 
+    RESET_UNREAD = "the connection is torn down by RST before the request's body is read; first in its answer"
     RESET = "the connection is torn down by RST"
     CLOSE = "the connection is closed properly"
     STALL = "nothing more until the client closes"
@@ -31,6 +35,13 @@ class Trickle:
 
 
 @dataclass(frozen=True, slots=True)
+class Pause:
+    """A while in which nothing is sent."""
+
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Flood:
     """A block sent over and over, as fast as the client takes it."""
 
@@ -38,7 +49,8 @@ class Flood:
     times: int
 
 
-Answer = tuple[bytes | Step | asyncio.Event | Trickle | Flood, ...]
+Sent = bytes | asyncio.Event | Trickle | Pause | Flood
+Answer = tuple[Sent | Step, ...]
 """Played in order; an event is waited for. After the last one the connection stays open for the next request."""
 
 
@@ -55,6 +67,8 @@ class Request:
 
 class FaultyEngine:
     """Listens on loopback while its `async with` lasts; plays `answers` in order and the last one for ever."""
+
+    _reserved: socket.socket
 
     def __init__(self, *answers: Answer) -> None:
         self._answers = deque(answers)
@@ -73,14 +87,28 @@ class FaultyEngine:
         self.url = ""
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        host, port = self._server.sockets[0].getsockname()
+        self._reserved = socket.socket()
+        # Bound, but not listening: whoever connects while the engine is dead is refused, and nobody takes the port.
+        self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        self._reserved.bind(("127.0.0.1", 0))
+        host, port = self._reserved.getsockname()
         self.url = f"http://{host}:{port}"
+        await self.listen()
         return self
+
+    async def listen(self) -> None:
+        """Take connections, for the first time or after a death."""
+        host, port = self._reserved.getsockname()
+        self._server = await asyncio.start_server(self._serve, host, port, reuse_port=True)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        await self.die()
+        self._reserved.close()
+
+    async def die(self) -> None:
+        """As if the process were killed: nobody listens any more, and what was open is cut."""
         assert self._server is not None
         self._server.close()
         players = tuple(self._players)
@@ -88,6 +116,11 @@ class FaultyEngine:
             writer.transport.abort()
             task.cancel()
         await asyncio.gather(*players, return_exceptions=True)
+
+    def pick(self, request: Request) -> Answer:
+        """The answer to this request, whose body is not read yet."""
+        del request
+        return self._answers.popleft() if len(self._answers) > 1 else self._answers[0]
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         number, self.connections = self.connections, self.connections + 1
@@ -103,38 +136,57 @@ class FaultyEngine:
             pass  # By __aexit__; streams of Python 3.11 report a cancelled handler as an error.
         finally:
             writer.close()
-            with contextlib.suppress(ConnectionError):
+            with contextlib.suppress(ConnectionError, asyncio.CancelledError):
                 await writer.wait_closed()
             self.left.set()
             del self._players[task]
 
     async def _answer_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> bool:
         """Play one answer; False once the connection is over."""
-        self.requests.append(await _read_request(reader, number))
+        request = await _read_head(reader, number)
+        answer = self.pick(request)
+        if Step.RESET_UNREAD in answer:
+            _reset(writer)
+            return False
+        length = int(request.headers.get(b"content-length", b"0"))
+        assert length <= REQUEST_MAX_BYTES
+        request = replace(request, body=await reader.readexactly(length))
+        self.requests.append(request)
         self.asked.set()
-        answer = self._answers.popleft() if len(self._answers) > 1 else self._answers[0]
+        return await self.play(request, answer, reader, writer)
+
+    async def play(
+        self, request: Request, answer: Answer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> bool:
+        """Send the answer to this request; False once the connection is over."""
+        del request
         for step in answer:
             match step:
-                case bytes():
-                    writer.write(step)
-                    await writer.drain()
-                case asyncio.Event():
-                    await step.wait()
-                case Trickle(data):
-                    await _trickle(writer, data)
-                case Flood(block, times):
-                    for _ in range(times):
-                        writer.write(block)
-                        await writer.drain()
-                        self.sent_bytes += len(block)
                 case Step.STALL:
                     raise asyncio.IncompleteReadError(await reader.read(), None)
-                case Step.RESET:
+                case Step.RESET | Step.RESET_UNREAD:
                     _reset(writer)
                     return False
                 case Step.CLOSE:
                     return False
+                case _:
+                    await self._send(step, writer)
         return True
+
+    async def _send(self, part: Sent, writer: asyncio.StreamWriter) -> None:
+        match part:
+            case bytes():
+                await _write(writer, part)
+            case asyncio.Event():
+                await part.wait()
+            case Pause(duration_s):
+                await asyncio.sleep(duration_s)
+            case Trickle(data):
+                await _trickle(writer, data)
+            case Flood(block, times):
+                for _ in range(times):
+                    await _write(writer, block)
+                    self.sent_bytes += len(block)
 
 
 def response(
@@ -207,19 +259,23 @@ def refusing_url() -> str:
         return f"http://127.0.0.1:{free.getsockname()[1]}"
 
 
-async def _read_request(reader: asyncio.StreamReader, number: int) -> Request:
+async def _read_head(reader: asyncio.StreamReader, number: int) -> Request:
     head = await reader.readuntil(b"\r\n\r\n")
     line, *fields = head[:-4].split(b"\r\n")
     headers = {name.lower(): value.strip() for name, _, value in (field.partition(b":") for field in fields)}
-    length = int(headers.get(b"content-length", b"0"))
-    assert length <= REQUEST_MAX_BYTES
-    return Request(line, headers, await reader.readexactly(length), number)
+    return Request(line, headers, b"", number)
+
+
+async def _write(writer: asyncio.StreamWriter, data: bytes) -> None:
+    if writer.is_closing():  # uvloop would raise something else.
+        raise ConnectionResetError
+    writer.write(data)
+    await writer.drain()
 
 
 async def _trickle(writer: asyncio.StreamWriter, data: bytes) -> None:
     for at in range(len(data)):
-        writer.write(data[at : at + 1])
-        await writer.drain()
+        await _write(writer, data[at : at + 1])
         await asyncio.sleep(0)
 
 

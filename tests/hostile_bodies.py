@@ -174,6 +174,7 @@ def _sampling() -> list[Hostile]:
         "metadata": ("[]", '"x"', '{"a":18446744073709551616}', '{"a":' + "1" * 5_000 + "}"),
         "response_format": ("[]", '"json"', "{}", '{"type":"regex"}', '{"type":"grammar"}'),
         "tool_choice": ("1", "[]"),
+        "web_search_options": ("[]", "1"),
         "modalities": ('["video"]', '"text"', "[1]", "[[]]"),
         "user": ("1", "{}", json.dumps("x" * 2_000)),
         "store": ("1",),
@@ -186,7 +187,21 @@ def _sampling() -> list[Hostile]:
         *rows,
         Hostile(CHAT, chat(f'"logit_bias":{many}'), VALUE, "logit_bias"),
         Hostile(CHAT, chat(f'"tools":{large}'), VALUE, "tools"),
+        *(Hostile(CHAT, chat(f'"{name}":{text}'), VALUE, name) for name, text in _pattern_bombs()),
     ]
+
+
+def _pattern_bombs() -> list[tuple[str, str]]:
+    """Schemas with patterns of which an engine would build an automaton of gigabytes."""
+    bombs = ("((a{100}){100}){100}", "a{999999999}", "(a{9999}){9999}", "a" * 2_000)
+    schemas = [
+        *(f'{{"properties":{{"a":{{"type":"string","pattern":"{bomb}"}}}}}}' for bomb in bombs),
+        f'{{"patternProperties":{{"{bombs[0]}":{{}}}}}}',
+        f'{{"p\\u0061ttern":"{bombs[0]}"}}',
+    ]
+    formats = (f'{{"type":"json_schema","json_schema":{{"name":"x","schema":{schema}}}}}' for schema in schemas)
+    tools = (f'[{{"type":"function","function":{{"name":"f","parameters":{schema}}}}}]' for schema in schemas)
+    return [*(("response_format", text) for text in formats), *(("tools", text) for text in tools)]
 
 
 def _unsafe() -> list[Hostile]:

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from gateway import errors
-from gateway.domain import Reason, Refusal
+from gateway.domain import Reason, Refusal, TenantLimits
 from gateway.errors import ApiError, refused
 
-REFUSAL = {"need_tokens": 12_345, "headroom_tokens": 678, "capacity_tokens": 9_000, "largest_max_tokens": 512}
+REFUSAL = Refusal(
+    Reason.TOO_LARGE, need_tokens=12_345, headroom_tokens=678, capacity_tokens=9_000, largest_max_tokens=512
+)
 
 
 @pytest.mark.parametrize(
@@ -24,7 +28,7 @@ REFUSAL = {"need_tokens": 12_345, "headroom_tokens": 678, "capacity_tokens": 9_0
 )
 def test_each_refusal_is_a_row_of_the_contract(reason: Reason, status: int, code: str, type_: str) -> None:
     """Status, code and type; and what may be tried again says so and when."""
-    error = refused(Refusal(reason, retry_after_s=2.5, **REFUSAL), "m")
+    error = refused(dataclasses.replace(REFUSAL, reason=reason, retry_after_s=2.5), "m")
     assert (error.status, error.code, error.type) == (status, code, type_)
     assert error.should_retry == (status != 400)
     if error.should_retry:
@@ -50,17 +54,17 @@ def test_every_reason_is_decided_on() -> None:
 
 def test_what_never_fits_tells_what_would() -> None:
     """Need, capacity, and the largest max_tokens that fits, if any does."""
-    error = refused(Refusal(Reason.TOO_LARGE, **REFUSAL), "m")
+    error = refused(REFUSAL, "m")
     assert error.param == "max_tokens"
     for number in ("12,345", "9,000", "max_tokens <= 512"):
         assert number in error.message
-    alone = refused(Refusal(Reason.TOO_LARGE, **{**REFUSAL, "largest_max_tokens": 0}), "m")
+    alone = refused(dataclasses.replace(REFUSAL, largest_max_tokens=0), "m")
     assert "The prompt alone does not fit." in alone.message
 
 
 def test_no_room_tells_how_much_is_missing_and_how_long_it_waited() -> None:
     """The numbers that a client needs to change its mind."""
-    error = refused(Refusal(Reason.QUEUE_TIMEOUT, waited_s=3.25, **REFUSAL), "m")
+    error = refused(dataclasses.replace(REFUSAL, reason=Reason.QUEUE_TIMEOUT, waited_s=3.25), "m")
     for number in ("12,345", "678", "9,000", "3.2 s"):
         assert number in error.message
     assert error.retry_after_s is None
@@ -108,3 +112,19 @@ def test_a_tenant_over_its_share_is_told_of_the_room_that_is_for_others() -> Non
         "Your share of the KV cache is in use while others wait: the request needs 400 KV-cache tokens, 144 of 4,096 "
         "are free for them. Retry in about 3.0 s."
     )
+
+
+@pytest.mark.parametrize(
+    ("limit", "most", "said"),
+    [
+        ("requests_max", 1, "Your key allows 1 request at once, and so many run."),
+        ("requests_max", 12, "Your key allows 12 requests at once, and so many run."),
+        ("requests_per_minute", 6000, "Your key allows 6,000 requests per minute, and no more are left."),
+        ("tokens_per_minute", 10**6, "Your key allows 1,000,000 tokens per minute, and too few of them are left."),
+    ],
+)
+def test_a_tenant_at_a_limit_of_its_own_is_told_which(limit: str, most: int, said: str) -> None:
+    """Every key that it has; memory is not the matter then."""
+    refusal = Refusal(Reason.TENANT_LIMIT, 3.0, tenant_limit=limit, tenant_limit_max=most)
+    assert refused(refusal, "m").message == f"{said} Retry in about 3.0 s."
+    assert limit in {field.name for field in dataclasses.fields(TenantLimits)}

@@ -388,10 +388,10 @@ async def test_a_question_is_answered_after_who_can_go_has_gone() -> None:
     """As for any call of admission, time passes first; the one who asks neither waits nor stays."""
     house = House()
     asked = ticket(house.gate, blocks=60)
-    assert house.gate.consider(asked).decision == "admit"
+    assert (await house.gate.consider(asked)).decision == "admit"
     async with house.gate.enter(ticket(house.gate, blocks=60)) as place:
-        assert house.gate.consider(asked).decision == "queue"
+        assert (await house.gate.consider(asked)).decision == "queue"
         place.end(Outcome.FINISHED)
-    assert house.gate.consider(asked).backend == "a"
+    assert (await house.gate.consider(asked)).backend == "a"
     assert [backend.requests for backend in house.gate.snapshot().backends] == [0]
     assert house.gate.snapshot().queues == ()

@@ -1,5 +1,6 @@
 """What users install: one wheel that carries all it needs, and pins that name neither an index nor a host."""
 
+import contextlib
 import importlib.metadata
 import os
 import re
@@ -84,6 +85,17 @@ def test_the_pin_files_agree() -> None:
     """What the demo and the server run is what was tested."""
     tested = set(_pins("requirements-dev.txt"))
     assert set(_pins("requirements.txt")) <= set(_pins("requirements-demo.txt")) <= tested
+
+
+def test_no_dependency_of_the_server_runs_code_when_python_starts() -> None:
+    """A `.pth` file would: the way in of poisoned packages. Markers leave out what is for other systems."""
+    names = re.findall(r"^([a-z0-9._-]+)==", (ROOT / "requirements.txt").read_text("utf-8"), re.MULTILINE)
+    found: list[str] = []
+    for name in names:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found += [str(file) for file in importlib.metadata.files(name) or () if file.suffix == ".pth"]
+    assert len(names) > 10
+    assert found == []
 
 
 def _pins(name: str) -> list[str]:

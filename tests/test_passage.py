@@ -8,7 +8,7 @@ import pytest
 
 from gateway import passage
 from gateway.backends.upstream import FailureKind, Head, Upstream, UpstreamFailure
-from gateway.passage import error_body, expect, first_events, taken
+from gateway.passage import error_body, expect, first_events, taken, whole_answer
 from gateway.stream_watch import StreamWatch
 from tests.faults import LAST_CHUNK, STREAM_HEAD, FaultyEngine, Step, chunk, event, response, stream
 
@@ -75,3 +75,32 @@ def test_another_type_of_content_is_a_failure() -> None:
     for headers in ({b"content-type": b"text/html"}, {}):
         with pytest.raises(UpstreamFailure):
             expect(Head(200, headers), b"text/event-stream")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(
+            b"",
+            b"{",
+            b"[]",
+            b'"x"',
+            b'{"choices":[{"text":"ab',
+            b'{"choices":[]} x',
+            b"\xff",
+            b'{"a":' + b"[" * 100_000,
+        ),
+        *(b'{"error":{"message":"ill"}}', b'{"object":"error","error":"ill"}'),
+    ],
+)
+def test_a_whole_answer_that_is_none_is_a_failure(body: bytes) -> None:
+    """Its framing may be good and its status 200: a client would take half an answer, or an error, for all of it."""
+    with pytest.raises(UpstreamFailure) as failure:
+        whole_answer(body)
+    assert failure.value.kind is FailureKind.PROTOCOL
+
+
+@pytest.mark.parametrize("body", [b"{}", b'{"choices":3}', b'{"choices":[],"error":null}', b'{"data":[1.5]}\n'])
+def test_a_whole_answer_may_lack_what_is_looked_for(body: bytes) -> None:
+    """Engines differ; what is JSON passes."""
+    assert whole_answer(body) == (None, False)

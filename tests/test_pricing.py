@@ -10,7 +10,7 @@ import pytest
 from estimator.demand import End, Shape
 from estimator.output_length import ENDLESS, PRIOR_FORECAST, LengthHistogram, OutputForecast
 from gateway.domain import Usage
-from gateway.pricing import CONTEXT_UNKNOWN_TOKENS, QUANTILES, Answer, ModelPricing, Pricing
+from gateway.pricing import CONTEXT_UNKNOWN_TOKENS, FITS_AT_ONCE, QUANTILES, Answer, ModelPricing, Pricing
 
 SHAPE = Shape(400, messages=1, max_tokens=1_000)
 
@@ -65,6 +65,21 @@ def test_admission_is_told_when_a_forecast_changes(told: Told) -> None:
     assert told.forecasts[-1][1] is priced.output
     forecasts = [forecast for _, forecast in told.forecasts]
     assert all(before is not after for before, after in pairwise(forecasts))
+
+
+def test_many_answers_at_once_are_not_forecast_from_each_time_again(told: Told) -> None:
+    """Else forecasts would cost more the more answers there are; the next look at the running ones ends that."""
+    pricing = Pricing(told)
+    teach(pricing, 1_000)
+    pricing.refresh(0.0)
+    before = len(told.forecasts)
+    teach(pricing, 10_000)
+    hurried = len(told.forecasts) - before
+    assert FITS_AT_ONCE < hurried < 8 * FITS_AT_ONCE
+    pricing.refresh(1.0)
+    before = len(told.forecasts)
+    teach(pricing, 16 * FITS_AT_ONCE)
+    assert len(told.forecasts) - before >= FITS_AT_ONCE
 
 
 def test_a_request_that_runs_to_its_end_is_priced_so_and_teaches_no_length(told: Told) -> None:

@@ -79,7 +79,7 @@ async def test_without_another_backend_the_first_failure_is_told() -> None:
 async def test_retries_have_a_budget() -> None:
     """When everything fails, the retries of a few requests use it up, and a tenth of the later ones fills it."""
     async with relaying(a=refusing_url(), b=refusing_url()) as house:
-        house.relay._retry_credit = 0.9
+        house.relay._retries.credit = 0.9
         retried = []
         for _ in range(12):
             house.records.clear()

@@ -233,3 +233,18 @@ def test_whole_answers_tell_the_same(body: bytes, expected: tuple[int, int, bool
 def test_whole_answers_that_are_none_tell_nothing(body: bytes) -> None:
     """They still go to the client: it is the engine's word."""
     assert read_answer(body) == (None, False)
+
+
+@pytest.mark.parametrize(
+    "halves",
+    [
+        (b"data: {\n\n", b'"error":{"message":"x"}}\n\n'),
+        (b'data: "finish_reason":\n\n', b'"length"\n\n'),
+        (b'data: {"usage":\n\n', b"{}}\n\n"),
+    ],
+)
+def test_no_mark_reaches_over_the_end_of_an_event(halves: tuple[bytes, bytes]) -> None:
+    """Whether two events come together must not matter."""
+    data = b"".join(halves)
+    assert watched(data) == watched(data, (len(halves[0]),))
+    assert not any(watched(data)[3:])

@@ -144,23 +144,54 @@ async def told_urls(process: asyncio.subprocess.Process) -> tuple[str, str]:
     return shown["api"], shown["admin"]
 
 
+class Visits:
+    """Clients that connect again and again, for one answer each."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._changed = asyncio.Event()
+        self.answered = 0
+        self.are_over = False
+
+    async def go_on(self) -> None:
+        """Visit until it is over; every visit must be answered."""
+        while not self.are_over:
+            reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+            writer.write(b"GET /ready HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            answer = await asyncio.wait_for(reader.read(), START_MAX_S)
+            assert answer.startswith(b"HTTP/1.1 200 OK\r\n"), answer
+            writer.close()
+            self.answered += 1
+            self._changed.set()
+
+    async def until(self, answered: int) -> None:
+        """Wait until so many were answered."""
+        while self.answered < answered:
+            self._changed.clear()
+            await asyncio.wait_for(self._changed.wait(), START_MAX_S)
+
+
 @pytest.mark.timeout(60)
 async def test_a_service_serves_what_it_is_handed(
     listening: tuple[socket.socket, socket.socket], news: socket.socket
 ) -> None:
-    """It tells when it is ready and when it stops; who connects while none runs is answered by the next."""
+    """It tells when it is ready and when it stops; who connects meanwhile is answered by this one or by the next."""
     api, admin = (f"http://127.0.0.1:{each.getsockname()[1]}" for each in listening)
+    visits = Visits(listening[0].getsockname()[1])
     async with aiohttp.ClientSession() as http, asyncio.TaskGroup() as group:
         async with service(*listening) as first:
             assert await told_urls(first) == (api, admin)
             assert await heard(news) == "READY=1"
             assert (await http.get(f"{api}/ready")).status == 200
             assert (await http.get(f"{admin}/ready")).status == 200
+            visitors = [group.create_task(visits.go_on()) for _ in range(2)]
+            await visits.until(20)
             first.send_signal(signal.SIGTERM)
             assert await heard(news) == "STOPPING=1"
             assert await asyncio.wait_for(first.wait(), STOP_MAX_S) == 0
-        early = group.create_task(http.get(f"{api}/health"))
         async with service(*listening) as second:
-            assert (await asyncio.wait_for(early, START_MAX_S)).status == 200
+            await visits.until(visits.answered + 20)
+            visits.are_over = True
+            await asyncio.wait(visitors)
             second.terminate()
             assert await asyncio.wait_for(second.wait(), STOP_MAX_S) == 0

@@ -194,3 +194,28 @@ def test_what_never_was_is_unknown() -> None:
     record = trip().record(100.5, 0.01)
     assert (record.backend, record.outcome, record.kv_tokens, record.sequences) == ("", "", 0, 1)
     assert record.ttft_s is record.prompt_tokens is record.predicted_output_bound is None
+
+
+def test_whatever_came_before_a_refusal_is_the_decision() -> None:
+    """Who got a place and then none at another backend was refused in the end."""
+    way = trip()
+    way.entered(admit())
+    way.refused(Refusal(Reason.HEADROOM))
+    assert way.decision == "refused"
+
+
+def test_a_retry_without_a_failed_attempt_is_none_of_a_backends() -> None:
+    """The gateway itself could not connect."""
+    way = trip()
+    way.retried()
+    assert way.attempts == []
+
+
+def test_its_name_is_that_of_what_is_asked() -> None:
+    """Whoever asks, and however often; asked elsewhere it is another request."""
+    one, again, other, elsewhere = trip(), trip(), trip(), trip()
+    again.request.request_id = "r2"
+    other.request.body += b" "
+    elsewhere.request.endpoint = "/v1/embeddings"
+    assert one.name == again.name
+    assert len({one.name, other.name, elsewhere.name}) == 3

@@ -1,4 +1,4 @@
-"""The admin port: metrics, health, the state of admission, drain. Reads snapshots only; keep it private."""
+"""The admin port: metrics, health, the state of admission, drain. Reads snapshots only."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import msgspec
 from aiohttp import web
 
 from gateway import __version__
-from gateway.admin.control import is_from_another_site
 from gateway.admin.decisions import add_decisions
+from gateway.admin.guard import guard
 from gateway.admin.page import page_routes
 from gateway.admission.snapshot import Snapshot
 from gateway.backends.calibration import Calibration
@@ -38,11 +38,13 @@ class Admin:
     ledger: Callable[[], Mapping[str, object]] = lambda: {"mode": "local"}
     """How room is shared with other gateways."""
     mode: Callable[[], str] = lambda: "enforce"
+    token_sha256: Callable[[], bytes | None] = lambda: None
+    """Of the token that it asks for; None: none."""
     _page: tuple[str, float, tuple[bytes, str]] = ("", float("-inf"), (b"", ""))
 
     def app(self) -> web.Application:
         """The admin application."""
-        app = web.Application(client_max_size=64 * 1024)
+        app = web.Application(client_max_size=64 * 1024, middlewares=[guard(self.token_sha256)])
         app.router.add_routes(page_routes())
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/health", self._health)
@@ -75,9 +77,7 @@ class Admin:
         more = {"version": __version__, "mode": self.mode(), "decisions": self.metrics.decision_counts()}
         return _json({**shown, **more, "ledger": self.ledger()})
 
-    async def _drain(self, request: web.Request) -> web.Response:
-        if is_from_another_site(request):
-            return _json({"error": "not from another site"}, status=403)
+    async def _drain(self, _request: web.Request) -> web.Response:
         self.start_drain()
         return _json({"status": "draining"}, status=202)
 

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 
 from estimator.output_length import OutputForecast
+from gateway.admission import fit
 from gateway.admission.events import OthersHold
 from gateway.admission.ledger import Lease, Pool, charge
 from gateway.admission.limits import AdmissionLimits
@@ -142,19 +143,20 @@ class EngineAccount:
 
     def is_ready(self, now: float) -> bool:
         """Whether requests may be sent to it now."""
-        return self.pool is not None and self.standing.state(now) is BackendState.READY
+        return self.memory is not None and self.standing.state(now) is BackendState.READY
 
     def allowed_blocks(self, now: float) -> int:
         """Blocks that this gateway may fill: without what others use and what old telemetry forbids to count on."""
-        if self.pool is None:
+        if self.memory is None:
             return 0
-        return self.others.leave(self.room_blocks(now), self.pool.capacity.blocks)
+        return self.others.leave(self.room_blocks(now), self.memory.pool.capacity.blocks)
 
     def room_blocks(self, now: float) -> int:
         """Blocks that all gateways together may fill; below 0 where others use more than is left."""
-        if self.pool is None:
+        if self.memory is None:
             return 0
-        return self.pool.capacity.blocks - self.held_back_blocks(now) - self.reconciliation.foreign_blocks
+        foreign = self.reconciliation.foreign_blocks + self.reconciliation.foreign_growth_blocks
+        return self.memory.pool.capacity.blocks - self.held_back_blocks(now) - foreign
 
     def held_back_blocks(self, now: float) -> int:
         """Margin that is not given out: telemetry is old, or the engine preempts."""
@@ -163,6 +165,8 @@ class EngineAccount:
         age, share = now - self.standing.read_at, 1.0 - self.margin.share(now)
         if age > self.limits.stale_after_s:
             share = min(share, self.limits.lost_share if age > self.limits.lost_after_s else self.limits.stale_share)
+        elif share == 1.0:
+            return 0
         blocks = self.memory.pool.capacity.blocks
         return blocks - int(blocks * share)
 
@@ -187,11 +191,12 @@ class EngineAccount:
             return Lack(Reason.TOO_LARGE)
         if contended and memory.is_over_share(ticket):
             return Lack(Reason.TENANT_LIMIT, Holds.TENANT)
-        if self.telemetry(now) is Telemetry.FROZEN:
+        if not pool.sequences and self.telemetry(now) is Telemetry.FROZEN:
             return Offer(self.name, 0.0) if now >= self.probe_at else Lack(Reason.STALE_TELEMETRY, Holds.ALL)
         allowed = self.allowed_blocks(now)
-        if size.first > allowed:  # What other gateways hold will come free: those behind must not take it away.
-            comes = self.others.share == 1.0 and size.first <= self.room_blocks(now)
+        first = fit.first_blocks(pool.capacity, ticket) if size.most > allowed else 0
+        if first > allowed:  # What other gateways hold will come free: those behind must not take it away.
+            comes = self.others.share == 1.0 and first <= self.room_blocks(now)
             return Lack(Reason.HEADROOM, Holds.ALL if comes else Holds.NOBODY)
         if pool.is_empty and self.others.are_none:
             # Alone it cannot crowd anybody out: its prompt must fit, its output may take what there is.
@@ -201,7 +206,7 @@ class EngineAccount:
         free = memory.free_share_with(ticket, allowed, now) if has_turn else None
         if free is None:
             return Lack(Reason.HEADROOM, Holds.ALL)
-        late = now + self._first_token_s(ticket, now) > ticket.first_token_by
+        late = ticket.first_token_by < NEVER and now + self._first_token_s(ticket, now) > ticket.first_token_by
         return Offer(self.name, free, late=late, matched_share=self.cache.expected_share(ticket))
 
     def anyway(self, now: float) -> Offer:
@@ -212,8 +217,8 @@ class EngineAccount:
         """When to try again for who waits, if nothing happens before; infinity if time alone will bring no room."""
         if self.pool is None or not self.standing.health.up:
             return NEVER
-        if now < self.standing.busy_until:
-            return self.standing.busy_until
+        if now < (pause_until := self.standing.pause_until()):
+            return pause_until
         frozen_from = self.reconciliation.frozen_from(self.pool)
         if frozen_from < NEVER:
             return max(frozen_from, self.probe_at)
@@ -233,21 +238,16 @@ class EngineAccount:
         spare, first_token_s = self._spare(ticket.token_interval_max_s), self._first_token_s(ticket, now)
         if not memory.pool.sequences:
             self.pace.woken(now)
-        steps = memory.size(ticket).steps
-        lease = memory.lend(ticket, now)
+        lease, capacity = memory.lend(ticket, now), memory.pool.capacity
         self.margin.dispatched()
-        prompt = Prompt(
-            tokens=self.cache.unread_tokens(ticket),
-            sent_at=now,
-            expected_at=now + first_token_s,
-            limit_s=ticket.first_token_by - now,
-            silent=not ticket.streamed,
-        )
-        self.pace.sent(ticket.id, prompt, spare)
-        self.cache.sent(ticket, self.capacity.tokens)
+        unread, limit_s = self.cache.unread_tokens(ticket), ticket.first_token_by - now
+        self.pace.sent(ticket.id, Prompt(unread, now, now + first_token_s, limit_s, silent=not ticket.streamed), spare)
+        if ticket.prefix:
+            self.cache.sent(ticket, capacity.tokens)
         self.probe_at = now + self.limits.probe_every_s
         speed = self.speed.tokens_per_s
-        if speed is not None and lease.is_of_known_end and backlog * lease.final_blocks >= self.capacity.blocks:
+        if speed is not None and backlog * lease.final_blocks >= capacity.blocks and lease.is_of_known_end:
+            steps = memory.size(ticket).steps
             ends = lease.blocks_at(1), lease.blocks_at(int(steps))
             self.next_start = now + spacing_steps(*ends, steps, self.allowed_blocks(now)) / speed
         return lease
@@ -280,13 +280,12 @@ class EngineAccount:
 
     def end(self, lease: Lease, outcome: Outcome, usage: Usage | None, now: float) -> None:
         """A request ended."""
-        generated = lease.generated(now, self.speed.known_or_slow)
-        if usage is not None:
-            generated = usage.output_tokens // lease.sequences
-        charge([lease], self.kv_token_seconds, self.speed.known_or_slow, now)
-        if self.memory is not None and lease.pool is self.memory.pool:
+        memory, speed = self.memory, self.speed.known_or_slow
+        generated = lease.generated(now, speed) if usage is None else usage.output_tokens // lease.sequences
+        charge((lease,), self.kv_token_seconds, speed, now)
+        if memory is not None and lease.pool is memory.pool:
             self.pace.gone(lease.ticket.id, finished=outcome is Outcome.FINISHED)
-            is_first = self.memory.end(lease, outcome, now, generated=generated)
+            is_first = memory.end(lease, outcome, now, generated=generated)
         else:
             is_first = lease.pool.end(lease, outcome, now, generated=generated)
         if not is_first:
@@ -332,7 +331,7 @@ class EngineAccount:
         """
         memory = self.memory
         if memory is None or not self.is_ready(now):
-            return max(self.limits.probe_every_s, self.standing.busy_until - now)
+            return max(self.limits.probe_every_s, self.standing.pause_until() - now)
         if self.telemetry(now) is Telemetry.FROZEN:
             return max(self.limits.probe_every_s, self.probe_at - now)
         lasting = self._lasting_blocks(now)
@@ -341,18 +340,12 @@ class EngineAccount:
         if need > free and not at_most:
             return self.limits.drain_max_s
         steps, speed = memory.steps_until(ticket, min(need, free), free, now), self.speed.known_or_slow
-        room_s = max(steps / speed, self.next_start - now) + self.serve_s(ahead_token_steps, now)
+        room_s = max(steps / speed, self.next_start - now) + self._serve_s(ahead_token_steps, lasting)
         return max(room_s, self.limits.drain_max_s) if need > free else room_s
 
     def serve_s(self, token_steps: float, now: float) -> float:
         """Predicted seconds that the whole pool takes for so much work."""
-        room_tokens = PACE_FILL * self._lasting_blocks(now) * self.capacity.layout.block_tokens
-        return token_steps / room_tokens / self.speed.known_or_slow
-
-    def steps(self, ticket: Ticket) -> float:
-        """Steps for which a request is expected to hold memory."""
-        assert self.memory is not None
-        return self.memory.size(ticket).steps
+        return self._serve_s(token_steps, self._lasting_blocks(now))
 
     def check(self) -> None:
         """Assert that the books balance."""
@@ -366,10 +359,14 @@ class EngineAccount:
         part = self.room_blocks(now) // self.others.gateways if self.others.gateways > 1 else 0
         return max(1, self.allowed_blocks(now), part)
 
+    def _serve_s(self, token_steps: float, lasting_blocks: int) -> float:
+        room_tokens = PACE_FILL * lasting_blocks * self.capacity.layout.block_tokens
+        return token_steps / room_tokens / self.speed.known_or_slow
+
     def _has_turn(self, ticket: Ticket, now: float, *, backlog: int) -> bool:
         """Whether the engine can take another request now, as far as anything but memory is concerned."""
-        pool = self.pool
-        assert pool is not None
+        assert self.memory is not None
+        pool = self.memory.pool
         if pool.sequences and pool.sequences + ticket.demand.sequences > pool.capacity.sequences_max:
             return False
         if now < self.next_start and backlog * self.need_blocks(ticket) >= pool.capacity.blocks:
@@ -382,13 +379,14 @@ class EngineAccount:
 
     def _spare(self, interval_max_s: float = math.inf) -> float:
         """Part of the engine's time that prompts may take, with what runs and one more with this time per token."""
-        assert self.pool is not None
-        interval = min(interval_max_s, min(self.pool.intervals_s, default=math.inf))
-        return self.pace.spare(interval, self.pool.sequences, self.pool.kv_tokens)
+        assert self.memory is not None
+        pool = self.memory.pool
+        interval = min(interval_max_s, *pool.intervals_s) if pool.intervals_s else interval_max_s
+        return self.pace.spare(interval, pool.sequences, pool.kv_tokens)
 
     def _first_token_s(self, ticket: Ticket, now: float) -> float:
-        pool = self.pool
-        assert pool is not None
+        assert self.memory is not None
+        pool = self.memory.pool
         unread, limit_s = self.cache.unread_tokens(ticket), ticket.first_token_by - now
         return self.pace.first_token_s(unread, pool.sequences, pool.kv_tokens, now, limit_s)
 

@@ -49,6 +49,7 @@ def snapshot_of(account: EngineAccount, now: float) -> BackendSnapshot:
         step_s=account.pace.times.step_s(pool.sequences, pool.kv_tokens) if pool else 0.0,
         prompt_token_s=account.pace.times.prompt_token_s,
         prefix_trust=account.cache.trust.share,
+        breaker=account.standing.breaker.state,
     )
 
 

@@ -52,7 +52,7 @@ from gateway.admission.limits import AdmissionLimits
 from gateway.admission.queue import Queue, Waiting
 from gateway.admission.refusals import Needs
 from gateway.admission.rehearsal import rehearsal
-from gateway.admission.roster import Roster
+from gateway.admission.roster import Account, Roster
 from gateway.admission.serving import Serving
 from gateway.admission.snapshot import Snapshot
 from gateway.domain import Outcome, Reason, Ticket
@@ -80,16 +80,16 @@ class Admission:
     def handle(self, event: Event, now: float) -> list[Command]:
         """Take in one event. Times must not decrease."""
         self._advance(now)
-        if not isinstance(event, Arrived):
-            self._serving.stuck.clear()
+        # The two that come with every request are looked for first.
+        if isinstance(event, Arrived | Left):
+            return self._arrived(event.ticket, now) if isinstance(event, Arrived) else self._left(event, now)
+        self._serving.stuck.clear()
         match event:
-            case Arrived(ticket):
-                return self._arrived(ticket, now)
             case Progressed(outputs):
                 self._progressed(outputs, now)
                 return []
-            case Left() | Denied():
-                return self._left(event, now) if isinstance(event, Left) else self._denied(event, now)
+            case Denied():
+                return self._denied(event, now)
             case Learned(model, output):
                 self._learned(model, output)
                 return []
@@ -115,7 +115,7 @@ class Admission:
             for account in self._roster.serving(model):
                 if isinstance(account, EngineAccount):
                     due = min(due, account.next_look(self._now))
-                elif (wait := account.wait_s(head, self._now)) > 0 and account.is_usable(self._now):
+                elif (wait := account.wait_s(head, self._now)) > 0 and account.standing.health.up:
                     due = min(due, self._now + wait)
         return max(due, self._now + TIMER_MIN_S)
 
@@ -141,7 +141,9 @@ class Admission:
         """Assert that the books balance; for tests and idle times."""
         self._roster.check()
         assert len(self._queue) <= max(self._limits.queue_requests_max, self._queue_kept)
-        assert not self._queue.by_id.keys() & (self._at_engine.keys() | self._at_provider.keys())
+        sent = self._at_engine.keys() | self._at_provider.keys()
+        assert not self._queue.by_id.keys() & sent
+        self._serving.tenants.check(self._queue.by_id.keys(), sent)
 
     def snapshot(self) -> Snapshot:
         """A frozen view of everything, as of the last call."""
@@ -172,11 +174,17 @@ class Admission:
         """Models that any backend has said it serves."""
         return self._roster.models()
 
+    def is_known(self) -> bool:
+        """Whether every backend has said what it serves: what none is known to serve, none does then."""
+        return self._roster.is_known()
+
     # Events
 
     def _advance(self, now: float) -> None:
         assert now >= self._now, "time went back"
         self._now = now
+        if now >= self._roster.try_again_at:
+            self._roster.try_again(now)
 
     def _arrived(self, ticket: Ticket, now: float) -> list[Command]:
         ticket = fit.priced(ticket, self._serving.forecasts.get(ticket.model))
@@ -188,8 +196,10 @@ class Admission:
         fitting = self._serving.made_to_fit(ticket)
         if fitting is None:
             return [self._serving.turn_away(waiting, Reason.TOO_LARGE, now)]
+        if not self._serving.tenants.arrived(fitting, now):
+            return [self._serving.turn_away(Waiting(fitting, now), Reason.TENANT_LIMIT, now)]
         # In line before it is asked whether the line is full: it may go at once, past others who wait for other things.
-        waiting.price(fitting, self._roster.cost_s(fitting), self._roster.steps(fitting))
+        waiting.ticket = fitting
         return self._serving.line_up(waiting, now)
 
     def _progressed(self, outputs: tuple[tuple[int, int], ...], now: float) -> None:
@@ -201,6 +211,9 @@ class Admission:
                 moved[held[0]].append((held[1], output_tokens))
         for engine, streams in moved.items():
             engine.progressed(streams, now)
+            if engine.standing.breaker.is_watching:
+                for lease, _ in streams:
+                    engine.standing.breaker.succeeded(lease.ticket.id, now)
 
     def _learned(self, model: str, output: OutputForecast) -> None:
         self._serving.forecasts[model] = output
@@ -208,24 +221,42 @@ class Admission:
             engine.learned(model, output)
 
     def _left(self, event: Left, now: float) -> list[Command]:
+        self._serving.stuck.clear()
+        self._serving.tenants.ended(event.ticket_id, event.outcome, event.usage, now)
         if self._queue.pop(event.ticket_id) is not None:
             return self._serving.serve_all(now)
         if (at_engine := self._at_engine.pop(event.ticket_id, None)) is not None:
             engine, lease = at_engine
             engine.end(lease, event.outcome, event.usage, now)
+            is_ejected = self._judge(engine, event, now)
         elif (at_provider := self._at_provider.pop(event.ticket_id, None)) is not None:
             account, hosted_lease = at_provider
             account.end(hosted_lease, event.outcome, event.usage, now)
+            is_ejected = self._judge(account, event, now)
         else:
             self._double_releases += 1
-        return self._serving.serve_all(now)
+            is_ejected = False
+        stranded = self._serving.turn_away_stranded(resized=False, now=now) if is_ejected else []
+        return [*stranded, *self._serving.serve_all(now)]
+
+    def _judge(self, account: Account, event: Left, now: float) -> bool:
+        """What the end of a request says of its backend; returns whether nothing more is sent there for now."""
+        if event.failure is not None:
+            return self._roster.failed(account, event.ticket_id, event.failure, now)
+        if event.outcome is Outcome.FINISHED:
+            account.standing.breaker.succeeded(event.ticket_id, now)
+        else:
+            account.standing.breaker.ended(event.ticket_id)
+        return False
 
     def _denied(self, event: Denied, now: float) -> list[Command]:
         if (held := self._at_engine.pop(event.ticket_id, None)) is None:
             return []
         engine, lease = held
         engine.end(lease, Outcome.NOT_SENT, None, now)
-        waiting = Waiting(lease.ticket, event.arrived_at, self._roster.cost_s(lease.ticket))
+        engine.standing.breaker.ended(event.ticket_id)
+        self._serving.tenants.returned(event.ticket_id)
+        waiting = Waiting(lease.ticket, event.arrived_at)
         return (
             [self._serving.turn_away(waiting, Reason.SHUTDOWN, now)]
             if self._draining

@@ -7,13 +7,12 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from estimator.demand import Demand
 from estimator.kv_cache import KvGroup, KvLayout
 from estimator.prompt_length import BOUND_SDS
 from gateway.admission.ledger import Lease
 
 Floats = NDArray[np.float64]
-Curves = tuple[Floats, Floats, Floats]
-"""Of the most, the mean, and the variance."""
 
 GRID = (0, 8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 10240, 16384, 32768)
 """Horizons that are always looked at; the last stands for all that lies beyond."""
@@ -46,6 +45,15 @@ def distinct_prompts(lease: Lease) -> dict[int, int]:
     return counts
 
 
+def excess_blocks(layout: KvLayout, demand: Demand, prompt: int, sequences: int) -> int:
+    """By how many blocks the bound of a prompt exceeds what is expected of it; 0 where its length is known."""
+    bound = demand.n * sum(demand.prompts)
+    if demand.prompt_tokens * demand.n >= bound:
+        return 0
+    expected = prompt * demand.prompt_tokens * demand.n // bound
+    return sequences * (layout.blocks(prompt) - layout.blocks(expected))
+
+
 def horizons_of(live_until: Floats) -> Floats:
     ends = np.unique(live_until)
     if len(ends) > HARD_ENDS:
@@ -53,37 +61,59 @@ def horizons_of(live_until: Floats) -> Floats:
     return np.union1d(GRID, ends)
 
 
-def curves_of(most: Floats, chance: Floats, excess: Floats | int) -> Curves:
+def curves_of(most: Floats, chance: Floats, excess: Floats | int, *, out: Floats) -> None:
     """The most blocks that requests hold at each horizon, their mean, and their variance.
 
     Args:
         most: blocks with the bound of their prompts, if they are still there.
         chance: that they are.
         excess: blocks by which that bound exceeds what is expected of the prompts.
+        out: the three, one after the other.
     """
+    out[0] = most
+    mean, variance = out[1], out[2]
     if not (excess if isinstance(excess, int) else excess.any()):
-        mean = most * chance
-        return most, mean, mean * (most - mean)
-    likely = np.maximum(most - excess, 0.0)
-    mean = likely * chance
+        np.multiply(most, chance, out=mean)
+        np.subtract(most, mean, out=variance)
+        variance *= mean
+        return
+    likely = most - excess
+    np.maximum(likely, 0.0, out=likely)
+    np.multiply(likely, chance, out=mean)
     # Of a coin toss, y*y*s*(1-s); and of the prompt's length, where it is only estimated.
-    return most, mean, mean * (likely - mean) + chance * np.square((most - likely) / BOUND_SDS)
+    np.subtract(likely, mean, out=variance)
+    variance *= mean
+    most -= likely
+    most /= BOUND_SDS
+    most *= most
+    most *= chance
+    variance += most
 
 
-def peak_of(sums: Curves | Floats, z: float) -> tuple[int, int]:
-    """The largest mean plus `z` deviations, but at no horizon more than the most; and at which horizon that is."""
+def peak_of(sums: Floats, z: float) -> tuple[int, int]:
+    """The largest mean plus `z` deviations, but at no horizon more than the most; and at which horizon that is.
+
+    Args:
+        sums: most, mean and variance; not changed.
+        z: see above.
+    """
     most, mean, variance = sums
     # Adding and taking away leaves a rounding error; a variance must not go below zero for it.
-    levels = np.minimum(most, mean + z * np.sqrt(np.maximum(variance, 0.0)))
+    levels = np.maximum(variance, 0.0)
+    np.sqrt(levels, out=levels)
+    levels *= z
+    levels += mean
+    np.minimum(most, levels, out=levels)
     highest = int(levels.argmax())
-    return math.ceil(float(levels[highest]) - 1e-6), highest
+    return math.ceil(levels.item(highest) - 1e-6), highest
 
 
 def blocks_of(layout: KvLayout, tokens: Floats) -> Floats:
     """`KvLayout.blocks` over an array."""
     if len(layout.distinct) == 1:
         group, count = layout.distinct[0]
-        return count * _group_blocks(group, tokens)
+        blocks = _group_blocks(group, tokens)
+        return blocks if count == 1 else count * blocks
     blocks = np.zeros_like(tokens)
     for group, count in layout.distinct:
         blocks = blocks + count * _group_blocks(group, tokens)
@@ -92,7 +122,8 @@ def blocks_of(layout: KvLayout, tokens: Floats) -> Floats:
 
 def _group_blocks(group: KvGroup, tokens: Floats) -> Floats:
     if group.grows:
-        return np.ceil(tokens / group.block_tokens)
+        blocks: Floats = tokens / group.block_tokens
+        return np.ceil(blocks, out=blocks)
     if group.blocks_max <= 0:
         return np.zeros_like(tokens)
     if not group.window:

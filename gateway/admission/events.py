@@ -30,6 +30,8 @@ class Left:
     ticket_id: int
     outcome: Outcome
     usage: Usage | None = None
+    failure: bytes | None = None
+    """Set where its backend failed it: names the request, the same whenever it is tried again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,12 +19,13 @@ class Size:
 
     fits: bool
     """See `could_fit`."""
-    first: int
     most: int
     output_tokens: float
     """Mean of each sequence's output."""
     need: int | None = None
     """See `need_blocks`; None until it was asked for."""
+    bound_tokens: int | None = None
+    """See `reserved_output`; likewise."""
 
     @property
     def steps(self) -> float:
@@ -35,13 +36,12 @@ class Size:
 def size_of(capacity: Capacity, ticket: Ticket) -> Size:
     """All that costs little to know."""
     demand = ticket.demand
-    most = blocks_at(capacity, ticket, demand.output_tokens_max)
-    return Size(
-        could_fit(capacity, ticket),
-        first_blocks(capacity, ticket),
-        most,
-        demand.output.mean(cap=demand.output_tokens_max),
-    )
+    end = demand.output_tokens_max
+    most = _blocks(capacity, ticket, demand.prompts, end)
+    # What fits with bounds fits with what is certain.
+    is_small = most <= capacity.blocks and max(demand.prompts, default=0) + end <= capacity.sequence_tokens_max
+    fits = (is_small and _longest_output(ticket) <= end) or could_fit(capacity, ticket)
+    return Size(fits, most, demand.output.mean(cap=end))
 
 
 def blocks_at(capacity: Capacity, ticket: Ticket, generated: int) -> int:

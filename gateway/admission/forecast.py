@@ -12,14 +12,15 @@ sum may be largest between two horizons. Some hard ends are horizons themselves;
 one: memory is then taken to be held longer than it is, never shorter.
 
 The sums are kept. A request that comes or goes adds or takes away its own curve, so a decision costs the same however
-many run. Curves say what was known of an answer when they were last computed; `refresh` computes all of them anew, in
-one go over arrays, whenever the answers have grown far enough to matter.
+many run; that is done when somebody asks next, which nobody does while there is room for all. Curves say what was known
+of an answer when they were last computed; `refresh` computes all of them anew, in one go over arrays, whenever the
+answers have grown far enough to matter.
 """
 
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 
 import numpy as np
 
@@ -29,17 +30,17 @@ from gateway.admission.curves import (
     GRID,
     UNSEEN_SHARE,
     UNSEEN_TOKENS,
-    Curves,
     Floats,
     blocks_of,
     curves_of,
     deviations,
     distinct_prompts,
+    excess_blocks,
     horizons_of,
     peak_of,
 )
 from gateway.admission.expectation import BIN_EDGES, Expectation, chance_of
-from gateway.admission.ledger import REPORT_MIN_S, Lease, Pool
+from gateway.admission.ledger import REPORT_MIN_S, Lease
 
 SLACK_TOKENS = 4
 """A lease is held this much longer than its hard end: sequences that started some steps late end some steps late."""
@@ -50,12 +51,13 @@ REFRESH_S_PER_LEASE = 0.0005
 """Curves may grow this old per lease: bounds the cost of keeping them to a fraction of a per cent of a core."""
 REFRESH_ADDED = 0.25
 """Part of all leases that may have come since they were last computed."""
-ROWS_MIN = 16
+ROWS_MIN, ROWS_AT_ONCE = 16, 512
+"""The latter are computed together: what is needed meanwhile stays in the processor's cache."""
 EXPECTATIONS_MAX = 16
 _PROMPT, _SEQUENCES, _OF_SEQUENCES, _END, _BOUND, _STARTED, _STREAMED, _EXPECTATION, _EXCESS = range(9)
 """Columns of what is known of a lease; the second counts the sequences of a row, the third all of its request."""
-_MOST, _MEAN, _VARIANCE = range(3)
-"""The three curves."""
+_MEAN = 1
+"""Of the three curves."""
 SURELY_BLOCKS = 1e-3
 """More than any rounding error of the sums."""
 
@@ -68,21 +70,25 @@ class Outlook:
         self._z = z
         self._rows: dict[int, list[int]] = {}
         """By ticket id: one row for each different length of its prompts."""
+        self._newcomers: dict[int, Lease] = {}
+        """By ticket id: those that have no rows yet. Most end before anybody asks, where there is room for all."""
         self._owners: list[Lease] = []
         """Of each row in use; rows in use come first."""
         self._known = np.zeros((9, ROWS_MIN))
         self._expectations: list[Expectation] = []
         self._full: list[float] | None = None
         """The highest mean from each horizon on, from the last to the first: it never falls. None after a change."""
-        self._trial: tuple[Lease, int, list[Curves]] | None = None
+        self._trial: tuple[Lease, int, list[Floats]] | None = None
         """Who was tried last, and what it would add from which horizon on: mostly it comes at once."""
         self._refreshed_at = -math.inf
         self._added = 0
         self._tokens_per_s = 0.0
+        self._curves = np.zeros((3, 0, 0))
         self._restart(np.array(GRID, dtype=np.float64), ROWS_MIN)
 
     def copied(self) -> Outlook:
         """The same, to be refreshed and looked at without a trace; nobody comes or goes there."""
+        self._enter_all()
         twin = Outlook(self._layout, self._z)
         twin._owners = self._owners
         twin._known = self._known.copy()
@@ -93,21 +99,17 @@ class Outlook:
 
     def add(self, lease: Lease) -> None:
         """Let one more request be counted in: as it was tried, or once somebody asks."""
-        rows = self._rows[lease.ticket.id] = []
-        all_counted = self._counted == len(self._owners)
-        for prompt, sequences in distinct_prompts(lease).items():
-            row = len(self._owners)
-            if row == self._known.shape[1]:
-                self._make_room()
-            self._owners.append(lease)
-            self._added += 1
-            rows.append(row)
-            self._known[:, row] = self._described(lease, prompt, sequences)
-        if self._trial is not None and all_counted and self._trial[0].ticket is lease.ticket:
+        ticket, all_counted = lease.ticket, self._counted == len(self._owners) and not self._newcomers
+        rows = self._rows[ticket.id] = []
+        self._newcomers[ticket.id] = lease
+        self._added += len(set(ticket.demand.prompts))
+        if self._trial is not None and all_counted and self._trial[0].ticket is ticket:
+            self._enter_all()
             self._add_tried(lease, rows, *self._trial)
 
     def remove(self, ticket_id: int) -> None:
         """Take a request out; one that is not there changes nothing."""
+        self._newcomers.pop(ticket_id, None)
         for row in sorted(self._rows.pop(ticket_id, ()), reverse=True):
             free = row
             if row < self._counted:
@@ -130,7 +132,7 @@ class Outlook:
 
         Time, or newcomers: their ends are no horizons yet.
         """
-        count = len(self._owners)
+        count = len(self._owners) + sum(len(set(lease.ticket.demand.prompts)) for lease in self._newcomers.values())
         grown = (now - self._refreshed_at) / max(REFRESH_MIN_S, REFRESH_S_PER_LEASE * count)
         return max(grown, self._added / (REFRESH_ADDED * count)) if count else grown
 
@@ -141,6 +143,7 @@ class Outlook:
             now: monotonic seconds.
             tokens_per_s: speed of one sequence; says how far answers that do not stream have come.
         """
+        self._enter_all()
         count = len(self._owners)
         known = self._known[:, :count]
         self._refreshed_at, self._tokens_per_s, self._added = now, tokens_per_s, 0
@@ -154,13 +157,15 @@ class Outlook:
         unseen *= streamed
         live = self._live_until(known, generated)
         self._restart(horizons_of(live), self._known.shape[1])
-        if count:
-            self._compute(slice(0, count), generated, unseen, live, 0.0)
+        for first in range(0, count, ROWS_AT_ONCE):
+            rows = slice(first, min(count, first + ROWS_AT_ONCE))
+            self._compute(rows, generated[rows], unseen[rows], live[rows], 0.0)
         if len(self._expectations) > EXPECTATIONS_MAX:
             self._forget_unused()
 
     def resident_blocks(self, now: float, tokens_per_s: float) -> int:
         """Blocks that all are taken to hold now, by what they have shown."""
+        self._enter_all()
         known = self._known[:, : len(self._owners)]
         tokens = known[_PROMPT] + self._generated(now, tokens_per_s)
         return int((known[_SEQUENCES] * blocks_of(self._layout, tokens)).sum())
@@ -186,12 +191,10 @@ class Outlook:
         ahead = self._ahead(now)
         first = self._first(ahead)
         ends = self._horizons[first:] - ahead
-        most, mean, variance = self._sums[:, first:]
         curves = [self._curve_of(lease, *row, ends) for row in distinct_prompts(lease).items()]
-        for more in curves:
-            most, mean, variance = most + more[_MOST], mean + more[_MEAN], variance + more[_VARIANCE]
+        sums: Floats = sum(curves, self._sums[:, first:])
         self._trial = lease, first, curves
-        peak, highest = peak_of((most, mean, variance), self._deviations(len(curves)))
+        peak, highest = peak_of(sums, self._deviations(len(curves)))
         self._tight = first + highest
         return peak
 
@@ -205,12 +208,12 @@ class Outlook:
         demand, k, ahead = lease.ticket.demand, self._tight, self._ahead(now)
         if len(demand.prompts) > 1 or k >= len(self._horizons) or self._horizons[k] < ahead:
             return False
-        prompt, live = demand.prompts[0], demand.output_tokens_max + SLACK_TOKENS
-        if self._starts[k] - ahead >= live + demand.prompts[0] // PREFILL_TOKENS_PER_STEP:
+        prompt = demand.prompts[0]
+        if self._starts[k] - ahead >= demand.output_tokens_max + SLACK_TOKENS + prompt // PREFILL_TOKENS_PER_STEP:
             return False
         reach = min(float(self._horizons[k]) - ahead, float(demand.output_tokens_max))
         most = demand.n * self._layout.blocks(prompt + math.ceil(reach))
-        likely = max(0, most - self._excess_blocks(lease, prompt, demand.n))
+        likely = max(0, most - excess_blocks(self._layout, demand, prompt, demand.n))
         mean = likely * chance_of(lease.output, reach)
         sum_most, sum_mean, sum_variance = self._sums[:, k].tolist()
         risky = sum_mean + mean + self._deviations(1) * math.sqrt(max(0.0, sum_variance) + mean * (likely - mean))
@@ -243,17 +246,31 @@ class Outlook:
 
     def _first(self, ahead: float) -> int:
         """The first horizon that has not passed."""
-        return min(len(self._horizons) - 1, int(self._horizons.searchsorted(ahead)))
+        return min(len(self._places) - 1, bisect_left(self._places, ahead))
 
     def _restart(self, horizons: Floats, rows: int) -> None:
-        self._horizons = horizons
+        self._horizons, self._places = horizons, horizons.tolist()
         self._starts = np.concatenate(([0.0], horizons[:-1]))
-        self._curves = np.zeros((3, rows, len(horizons)))
+        if self._curves.shape != (shape := (3, rows, len(horizons))):
+            self._curves = np.zeros(shape)
         self._sums = np.zeros((3, len(horizons)))
         self._full = self._trial = None
         self._counted = 0
         self._tight = 0
         """The horizon of the last peak with one more."""
+
+    def _enter_all(self) -> None:
+        """Give the newcomers their rows."""
+        for ticket_id, lease in self._newcomers.items():
+            rows = self._rows[ticket_id]
+            for prompt, sequences in distinct_prompts(lease).items():
+                row = len(self._owners)
+                if row == self._known.shape[1]:
+                    self._make_room()
+                self._owners.append(lease)
+                rows.append(row)
+                self._known[:, row] = self._described(lease, prompt, sequences)
+        self._newcomers.clear()
 
     def _make_room(self) -> None:
         self._known = np.concatenate((self._known, np.zeros_like(self._known)), axis=1)
@@ -261,20 +278,20 @@ class Outlook:
 
     def _count_all(self, now: float) -> None:
         """Count those in that have come since somebody asked last."""
+        self._enter_all()
         if self._counted < len(self._owners):
             rows = slice(self._counted, len(self._owners))
             known, ahead = self._known[:, rows], self._ahead(now)
             generated = self._reported(rows)
             self._compute(rows, generated, None, self._live_until(known, generated), ahead)
 
-    def _add_tried(self, lease: Lease, rows: list[int], tried: Lease, first: int, curves: list[Curves]) -> None:
+    def _add_tried(self, lease: Lease, rows: list[int], tried: Lease, first: int, curves: list[Floats]) -> None:
         if tried.started_at != lease.started_at:
             return
         for row, added in zip(rows, curves, strict=True):
             self._curves[:, row, :first] = 0.0
-            for k, curve in enumerate(added):
-                self._curves[k, row, first:] = curve
-                self._sums[k, first:] += curve
+            self._curves[:, row, first:] = added
+            self._sums[:, first:] += added
         self._counted = len(self._owners)
         self._full = self._trial = None
 
@@ -291,26 +308,9 @@ class Outlook:
     def _described(self, lease: Lease, prompt: int, sequences: int) -> tuple[float, ...]:
         """A row of the table."""
         demand = lease.ticket.demand
-        return (
-            prompt,
-            sequences,
-            demand.sequences,
-            demand.output_tokens_max,
-            lease.bound_tokens,
-            lease.started_at,
-            lease.ticket.streamed,
-            self._expectation(lease),
-            self._excess_blocks(lease, prompt, sequences),
-        )
-
-    def _excess_blocks(self, lease: Lease, prompt: int, sequences: int) -> int:
-        """By how many blocks the bound of a prompt exceeds what is expected of it; 0 where its length is known."""
-        demand = lease.ticket.demand
-        bound = demand.n * sum(demand.prompts)
-        if demand.prompt_tokens * demand.n >= bound:
-            return 0
-        expected = prompt * demand.prompt_tokens * demand.n // bound
-        return sequences * (self._layout.blocks(prompt) - self._layout.blocks(expected))
+        asked = prompt, sequences, demand.sequences, demand.output_tokens_max
+        excess = excess_blocks(self._layout, demand, prompt, sequences)
+        return *asked, lease.bound_tokens, lease.started_at, lease.ticket.streamed, self._expectation(lease), excess
 
     def _expectation(self, lease: Lease) -> int:
         model = "" if lease.ticket.runs_to_max else lease.ticket.model
@@ -359,11 +359,10 @@ class Outlook:
         most *= starts[part] < live[:, None]
         np.minimum(reached, end, out=reached)
         chance = self._chances(known[_EXPECTATION], generated, reached, whole=not ahead)
-        curves = curves_of(most, chance, known[_EXCESS][:, None])
         self._curves[:, rows, part.stop :] = 0.0
-        for k, curve in enumerate(curves):
-            self._curves[k, rows, part] = curve
-            self._sums[k, part] += curve.sum(axis=0)
+        curves = self._curves[:, rows, part]
+        curves_of(most, chance, known[_EXCESS][:, None], out=curves)
+        self._sums[:, part] += curves.sum(axis=1)
         self._full = None
         self._counted = rows.stop
 
@@ -378,22 +377,19 @@ class Outlook:
             chance[which] = look_up(generated[which], reached[which])
         return chance
 
-    def _curve_of(self, lease: Lease, prompt: int, sequences: int, ends: Floats) -> Curves:
+    def _curve_of(self, lease: Lease, prompt: int, sequences: int, ends: Floats) -> Floats:
         """The same for one request that has not begun; written out, since every decision computes it."""
-        end = lease.ticket.demand.output_tokens_max
+        demand, end = lease.ticket.demand, lease.ticket.demand.output_tokens_max
         reach = np.minimum(ends, end)
-        most = sequences * blocks_of(self._layout, prompt + reach)
+        most = blocks_of(self._layout, reach + prompt)
+        if sequences > 1:
+            most *= sequences
         live = end + SLACK_TOKENS + prompt // PREFILL_TOKENS_PER_STEP
-        most[int(ends.searchsorted(live)) + 1 :] = 0.0
-        cumulative = self._expectations[self._expectation(lease)].cumulative
-        chance = np.exp(-np.interp(reach, BIN_EDGES, cumulative))
-        return curves_of(most, chance, self._excess_blocks(lease, prompt, sequences))
-
-
-def outlook_of(pool: Pool, z: float, now: float, tokens_per_s: float) -> Outlook:
-    """The outlook of a pool as its active leases stand. What drains is no part of it: nobody knows when it ends."""
-    outlook = Outlook(pool.capacity.layout, z)
-    for lease in pool.leases.values():
-        outlook.add(lease)
-    outlook.refresh(now, tokens_per_s)
-    return outlook
+        if live < ends[-1]:
+            most[int(ends.searchsorted(live)) + 1 :] = 0.0
+        chance = np.interp(reach, BIN_EDGES, self._expectations[self._expectation(lease)].cumulative)
+        np.negative(chance, out=chance)
+        np.exp(chance, out=chance)
+        curves = np.empty((3, len(ends)))
+        curves_of(most, chance, excess_blocks(self._layout, demand, prompt, sequences), out=curves)
+        return curves

@@ -72,7 +72,7 @@ class HostedAccount:
 
     def admit(self, ticket: Ticket, now: float) -> HostedLease:
         """Charge the request's expected tokens in advance."""
-        lease = HostedLease(ticket, self, _expected_tokens(ticket), now)
+        lease = HostedLease(ticket, self, expected_tokens(ticket), now)
         self.requests.draw(1, now)
         self.tokens.draw(lease.charged_tokens, now)
         self.leases[ticket.id] = lease
@@ -95,8 +95,8 @@ class HostedAccount:
 
     def wait_s(self, ticket: Ticket, now: float) -> float:
         """Predicted seconds until its limits and its own wish for a pause leave room."""
-        pause = self.standing.busy_until - now
-        return max(pause, self.requests.wait_s(1, now), self.tokens.wait_s(_expected_tokens(ticket), now), 0.0)
+        pause = self.standing.pause_until() - now
+        return max(pause, self.requests.wait_s(1, now), self.tokens.wait_s(expected_tokens(ticket), now), 0.0)
 
     def check(self) -> None:
         """Assert that the books balance."""
@@ -129,9 +129,11 @@ class HostedAccount:
             drain_timeouts=0,
             requests_left_share=self.requests.level_share(now) if self.requests.per_minute else None,
             tokens_left_share=self.tokens.level_share(now) if self.tokens.per_minute else None,
+            breaker=self.standing.breaker.state,
         )
 
 
-def _expected_tokens(ticket: Ticket) -> float:
+def expected_tokens(ticket: Ticket) -> float:
+    """Prompt and output tokens that a request is charged for in advance."""
     demand = ticket.demand
     return demand.n * demand.prompt_tokens + demand.sequences * demand.output.mean(cap=demand.output_tokens_max)

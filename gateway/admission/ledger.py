@@ -41,8 +41,6 @@ class Lease:
     state: LeaseState = LeaseState.ACTIVE
     output_tokens: int = 0
     """As reported, over all sequences."""
-    inferred_tokens: int = 0
-    """Generated beyond that, for all we know: an answer that does not stream reports nothing."""
     final_blocks: int = 0
     """Held when every sequence has reached `bound_tokens`."""
     most_blocks: int = 0
@@ -77,10 +75,10 @@ class Lease:
         return self.output.survival(self.ticket.demand.output_tokens_max) >= 0.5
 
     @property
-    def held_tokens(self) -> int:
-        """Tokens that all its sequences are expected to hold together."""
+    def shown_tokens(self) -> int:
+        """Tokens that all its sequences hold together, as far as they have shown them."""
         demand = self.ticket.demand
-        return demand.n * demand.prompt_tokens + self.output_tokens + self.inferred_tokens
+        return demand.n * demand.prompt_tokens + self.output_tokens
 
     def generated(self, now: float, tokens_per_s: float) -> int:
         """Output per sequence by now: reported where the request streams, else inferred from the time it runs."""
@@ -132,6 +130,8 @@ class Pool:
     """By tenant: blocks that all its leases are expected to hold at their ends."""
     kv_tokens: int = 0
     """That active leases hold, as far as reported, or inferred when that was done last."""
+    inferred_tokens: dict[int, int] = field(default_factory=dict)
+    """By ticket id, of active leases that do not stream: generated beyond what was reported, for all we know."""
     intervals_s: dict[float, int] = field(default_factory=dict)
     """Times per token that active leases were promised, and how many of them each."""
     outputs: dict[str, OutputForecast] = field(default_factory=dict)
@@ -149,14 +149,17 @@ class Pool:
         assert ticket.id not in self.leases, f"ticket {ticket.id} was sent twice"
         lease = Lease(ticket, self, now, bound_tokens, charged_until=now)
         self.leases[ticket.id] = lease
-        size = size or size_of(self.capacity, ticket)
+        size, demand = size or size_of(self.capacity, ticket), ticket.demand
         self.sequences += lease.sequences
-        self.kv_tokens += lease.held_tokens
-        self.intervals_s[ticket.token_interval_max_s] = self.intervals_s.get(ticket.token_interval_max_s, 0) + 1
+        self.kv_tokens += lease.shown_tokens
+        if not ticket.streamed:
+            self.inferred_tokens[ticket.id] = 0
+        intervals_s, interval_s = self.intervals_s, ticket.token_interval_max_s
+        intervals_s[interval_s] = intervals_s.get(interval_s, 0) + 1
         self._expect(lease, round(size.output_tokens))
         lease.most_blocks = size.most
         self.most_blocks += size.most
-        self._set_final(lease, lease.blocks_at(bound_tokens))
+        self._set_final(lease, size.most if bound_tokens == demand.output_tokens_max else lease.blocks_at(bound_tokens))
         return lease
 
     def progress(self, lease: Lease, output_tokens: int, risk: float) -> None:
@@ -176,11 +179,11 @@ class Pool:
 
     def infer(self, now: float, tokens_per_s: float) -> None:
         """Note how far answers that do not stream should have come by now."""
-        for lease in self.leases.values():
-            if not lease.ticket.streamed:
-                tokens = max(0, lease.generated(now, tokens_per_s) * lease.sequences - lease.output_tokens)
-                self.kv_tokens += tokens - lease.inferred_tokens
-                lease.inferred_tokens = tokens
+        for ticket_id, before in self.inferred_tokens.items():
+            lease = self.leases[ticket_id]
+            tokens = max(0, lease.generated(now, tokens_per_s) * lease.sequences - lease.output_tokens)
+            self.kv_tokens += tokens - before
+            self.inferred_tokens[ticket_id] = tokens
 
     def end(self, lease: Lease, outcome: Outcome, now: float, *, generated: int) -> bool:
         """The request ended here. Its memory is free if the outcome proves it, else it drains.
@@ -194,7 +197,7 @@ class Pool:
         del self.leases[lease.ticket.id]
         self.sequences -= sequences
         self.most_blocks -= lease.most_blocks
-        self.kv_tokens -= lease.held_tokens
+        self.kv_tokens -= lease.shown_tokens + self.inferred_tokens.pop(lease.ticket.id, 0)
         interval_s = lease.ticket.token_interval_max_s
         self.intervals_s[interval_s] -= 1
         if not self.intervals_s[interval_s]:
@@ -250,7 +253,10 @@ class Pool:
         assert self.final_blocks == sum(lease.final_blocks for lease in held), "final_blocks"
         assert self.most_blocks == sum(lease.most_blocks for lease in self.leases.values()), "most_blocks"
         assert self.draining_blocks == sum(lease.final_blocks for lease in self.draining), "draining_blocks"
-        assert self.kv_tokens == sum(lease.held_tokens for lease in self.leases.values()), "kv_tokens"
+        shown = sum(lease.shown_tokens for lease in self.leases.values())
+        assert self.kv_tokens == shown + sum(self.inferred_tokens.values()), "kv_tokens"
+        silent = {number for number, lease in self.leases.items() if not lease.ticket.streamed}
+        assert self.inferred_tokens.keys() == silent, "inferred_tokens"
         assert sum(self.intervals_s.values()) == len(self.leases), "intervals_s"
         assert self.sequences == sum(lease.sequences for lease in self.leases.values()), "sequences"
         tenants: dict[str, int] = {}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from estimator.output_length import OutputForecast
 from gateway.admission import fit
-from gateway.admission.forecast import Outlook, outlook_of
+from gateway.admission.forecast import Outlook
 from gateway.admission.ledger import Lease, Pool
 from gateway.admission.limits import AdmissionLimits
 from gateway.admission.standing import Speed
@@ -27,6 +27,8 @@ class Memory:
     outlook: Outlook = field(init=False)
     _sized: tuple[Ticket, fit.Size] | None = None
     """The request that was looked at last: a decision looks at it several times."""
+    _is_tight: bool = False
+    """Whether there was no room for the last one that was tried."""
     _is_asked: bool = False
     """Whether the outlook was looked at since its last refresh."""
 
@@ -37,8 +39,10 @@ class Memory:
 
     def lend(self, ticket: Ticket, now: float) -> Lease:
         """Reserve for a request that is being sent."""
-        bound = fit.reserved_output(self.pool.capacity, ticket, self.limits.risk)
-        lease = self.pool.lend(ticket, bound, now, self.size(ticket))
+        size = self.size(ticket)
+        if size.bound_tokens is None:
+            size.bound_tokens = fit.reserved_output(self.pool.capacity, ticket, self.limits.risk)
+        lease = self.pool.lend(ticket, size.bound_tokens, now, size)
         self.outlook.add(lease)
         return lease
 
@@ -72,15 +76,17 @@ class Memory:
 
     def size(self, ticket: Ticket) -> fit.Size:
         """What a request means here."""
-        if self._sized is None or self._sized[0] is not ticket:
-            self._sized = ticket, fit.size_of(self.pool.capacity, ticket)
-        return self._sized[1]
+        sized = self._sized
+        if sized is None or sized[0] is not ticket:
+            sized = self._sized = ticket, fit.size_of(self.pool.capacity, ticket)
+        return sized[1]
 
     def need_blocks(self, ticket: Ticket) -> int:
         """Blocks that a request is predicted to hold at its end."""
         size = self.size(ticket)
         if size.need is None:
-            size.need = fit.need_blocks(self.pool.capacity, ticket, self.limits.risk)
+            size.bound_tokens = fit.reserved_output(self.pool.capacity, ticket, self.limits.risk)
+            size.need = fit.blocks_at(self.pool.capacity, ticket, size.bound_tokens)
         return size.need
 
     def reserved_blocks(self, now: float) -> int:
@@ -95,11 +101,13 @@ class Memory:
         Mostly there is room even if everybody runs to the hard end: only where there is not, a forecast is worth its
         cost. Such room also comes before room that is but likely.
         """
-        blocks = self.pool.capacity.blocks
-        most = self.pool.most_blocks + self.pool.draining_blocks + self.size(ticket).most
+        pool = self.pool
+        blocks = pool.capacity.blocks
+        most = pool.most_blocks + pool.draining_blocks + self.size(ticket).most
         if most <= allowed:
             return (allowed - most) / blocks
         peak = self._peak_with(ticket, allowed, now)
+        self._is_tight = peak > allowed
         return (allowed - peak) / blocks - 1.0 if peak <= allowed else None
 
     def is_over_share(self, ticket: Ticket) -> bool:
@@ -122,7 +130,7 @@ class Memory:
             # No bet on who ends before whom: a forecast that errs by a few tokens would cost everybody's answer.
             return self.pool.final_blocks + self.need_blocks(ticket)
         trial, outlook, draining = Lease(ticket, self.pool, now, 0), self._looked_at(now), self.pool.draining_blocks
-        if outlook.surely_exceeds(trial, allowed - draining, now):
+        if self._is_tight and outlook.surely_exceeds(trial, allowed - draining, now):
             return math.inf
         return outlook.peak_with(trial, now) + draining
 
@@ -137,3 +145,12 @@ class Memory:
         self.outlook.refresh(now, self.speed.known_or_slow)
         self.pool.infer(now, self.speed.known_or_slow)
         self._is_asked = False
+
+
+def outlook_of(pool: Pool, z: float, now: float, tokens_per_s: float) -> Outlook:
+    """The outlook of a pool as its active leases stand. What drains is no part of it: nobody knows when it ends."""
+    outlook = Outlook(pool.capacity.layout, z)
+    for lease in pool.leases.values():
+        outlook.add(lease)
+    outlook.refresh(now, tokens_per_s)
+    return outlook

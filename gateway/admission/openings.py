@@ -1,7 +1,8 @@
 """Backends that are open to whoever stands in a line, and who holds up whom.
 
 Whoever waits for room on a backend holds up those behind it there, else it might starve. With two exceptions: who waits
-for its tenant's share holds up that tenant's own only; who could not come in even were the backend empty, nobody.
+for its tenant's share or limit holds up that tenant's own only; who could not come in even were the backend empty,
+nobody.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def ask(
         depth: requests that wait for its model, this one included.
         contended: whether several tenants wait for its model.
     """
-    engines = sum([isinstance(account, EngineAccount) for account in accounts])
+    engines = 1 if len(accounts) == 1 else sum([isinstance(account, EngineAccount) for account in accounts])
     backlog = -(-depth // max(1, engines))
     offers: list[Offer] = []
     lacks: dict[str, Lack] = {}
@@ -67,4 +68,4 @@ def ask(
             offers.append(answer)
         else:
             lacks[account.name] = answer
-    return choose(offers), lacks
+    return offers[0] if len(offers) == 1 else choose(offers), lacks

@@ -33,4 +33,6 @@ class Others:
 
     def leave(self, room_blocks: int, pool_blocks: int) -> int:
         """Blocks that this gateway may fill, of those that all may fill together."""
+        if not self.blocks and self.share == 1.0 and self.limit_blocks == UNLIMITED:
+            return max(0, min(pool_blocks, room_blocks))
         return max(0, min(int(self.share * pool_blocks), self.limit_blocks, room_blocks - self.blocks))

@@ -133,7 +133,9 @@ class Pace:
         if enough and seconds <= SAMPLE_MAX_S:
             some = max(self._steps, 1e-9)
             n, kv = self._weighted
-            self.times.learn(seconds, self._steps, n / some, kv / some, prompt_tokens)
+            # A prompt of a few tokens takes a step like any other, whoever else has come on in it or not.
+            steps = max(self._steps, 1.0) if prompt_tokens else self._steps
+            self.times.learn(seconds, steps, n / some, kv / some, prompt_tokens)
         if enough or seconds > SAMPLE_MAX_S:
             self._restart(now)
 
@@ -205,7 +207,9 @@ class Pace:
         spare = max(READING_SHARE_LEAST, spare)
         if self.burst_at == -math.inf:
             return BURST_S * spare
-        return min(BURST_S * spare, self.burst_s + (now - self.burst_at) * spare)
+        # What has been read holds nobody up, however long it was thought to take.
+        owed_s = self.reading_tokens * self.times.prompt_token_s
+        return min(BURST_S * spare, max(-owed_s, self.burst_s + (now - self.burst_at) * spare))
 
     def _restart(self, now: float) -> None:
         self._since, self._steps, self._weighted, self._unseen_tokens = now, 0.0, (0.0, 0.0), 0

@@ -37,7 +37,8 @@ class PromptCache:
 
     def unread_tokens(self, ticket: Ticket) -> int:
         """Tokens of its prompt that are expected to be read."""
-        return int((ticket.demand.prompt_tokens - self.expected_tokens(ticket)) * self.uncached_share)
+        cached = self.expected_tokens(ticket) if ticket.prefix else 0.0
+        return int((ticket.demand.prompt_tokens - cached) * self.uncached_share)
 
     def sent(self, ticket: Ticket, room_tokens: int) -> None:
         """It was sent there; the engine's pool is so large."""
@@ -50,7 +51,7 @@ class PromptCache:
 
     def ended(self, ticket_id: int, usage: Usage | None) -> None:
         """It is over; what the engine said of it, if it went well."""
-        predicted = self._predicted.pop(ticket_id, 0)
+        predicted = self._predicted.pop(ticket_id, 0) if self._predicted else 0
         if usage is None or not usage.prompt_tokens:
             return
         cached = min(usage.cached_prompt_tokens, usage.prompt_tokens)

@@ -45,7 +45,7 @@ class Waiting:
     ticket: Ticket
     arrived_at: float
     cost_s: float = 0.0
-    """Seconds of its engine that it is expected to take: orders the queue."""
+    """Seconds of its engine that it is expected to take: orders the queue. To be set before it is pushed."""
     lack: Reason = Reason.HEADROOM
     """What it was last seen to wait for."""
     _work: float | None = None
@@ -56,10 +56,6 @@ class Waiting:
         if self._work is None:
             self._work = work_token_steps(self.ticket)
         return self._work
-
-    def price(self, ticket: Ticket, cost_s: float, steps: float) -> None:
-        """What it is taken to be while it stands in line."""
-        self.ticket, self.cost_s, self._work = ticket, cost_s, work_token_steps(ticket, steps)
 
     @property
     def row(self) -> tuple[float, float, float, float]:
@@ -97,9 +93,7 @@ class Line:
         count = len(self.waiting)
         if count == self._table.shape[1]:
             self._table = np.concatenate((self._table, np.zeros_like(self._table)), axis=1)
-        table = self._table
-        table[_AT_ZERO, count], table[_PER_S, count], table[_READY, count], table[_BEHIND, count] = waiting.row
-        table[_WORK, count] = waiting.work
+        self._table[:, count] = *waiting.row, waiting.work
         self.total_work += waiting.work
         self.waiting.append(waiting)
         self._handicapped += waiting.ticket.priority is not Priority.INTERACTIVE

@@ -6,6 +6,7 @@ comparison counts only what was there then.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from gateway.admission.curves import generated_unseen
@@ -17,6 +18,13 @@ DRAIN_READINGS = 2
 """Fresh readings that must pass before a drain may end by time alone."""
 USED_SHARE_MAX = 1.05
 """A gauge above this part of the pool is no measurement."""
+FOREIGN_AHEAD_S = 5.0
+"""For so long others are taken to go on growing as they do."""
+FOREIGN_GAIN = 0.3
+GROWTH_SHARE_MAX = 0.05
+"""Part of the pool that is kept free for others to grow into: they may end too, and a guess must not shut us out."""
+GROWN_TOKENS = tuple(1 << power for power in range(4, 15))
+"""Steps ahead at which the growth of others' requests is looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +42,8 @@ class Reconciliation:
     limits: AdmissionLimits
     foreign_blocks: int = 0
     """In use by somebody else: traffic that bypasses this gateway, or requests of a gateway that died."""
+    foreign_growth_blocks: int = 0
+    """What it may still grow by: requests that nobody here knows go on to generate."""
     unexplained: int = 0
     """Readings in a row that showed more than the ledger explains."""
     last: Reading | None = None
@@ -42,6 +52,9 @@ class Reconciliation:
     drain_timeouts: int = 0
     others: Explained = Explained(0, 0)
     """What other gateways say that their requests use."""
+    _foreign_per_s: float = 0.0
+    """Blocks by which it grows in a second, on average over the last readings."""
+    _foreign_before: int = 0
 
     def read(self, pool: Pool, reading: Reading, now: float, tokens_per_s: float) -> None:
         """Take in one reading."""
@@ -49,7 +62,12 @@ class Reconciliation:
         own, others = explain(pool, reading, now, tokens_per_s), self.others
         explained = Explained(own.sequences + others.sequences, own.blocks + others.blocks)
         self._settle_drains(pool, reading, explained, now)
-        self._find_foreign(pool, reading, explained)
+        sure_blocks = sure_of(pool, reading, now, tokens_per_s) + others.blocks
+        self._find_foreign(pool, reading, explained, sure_blocks)
+        self._follow_foreign(reading)
+        likely = growth(pool, reading, explained.sequences, self.foreign_blocks)
+        most = int(GROWTH_SHARE_MAX * pool.capacity.blocks)
+        self.foreign_growth_blocks = min(most, max(likely, int(FOREIGN_AHEAD_S * self._foreign_per_s)))
         self.last = reading
 
     def is_frozen(self, pool: Pool, now: float) -> bool:
@@ -58,8 +76,9 @@ class Reconciliation:
 
     def frozen_from(self, pool: Pool) -> float:
         """When it is to be called frozen if nothing moves before; infinity where there is no sign of it."""
-        taken = self.foreign_blocks > self._tolerance(pool)
-        return self.moved_at + self.limits.frozen_after_s if taken and not pool.sequences else float("inf")
+        if pool.sequences or self.foreign_blocks <= self._tolerance(pool):
+            return math.inf
+        return self.moved_at + self.limits.frozen_after_s
 
     def end_overdue_drains(self, pool: Pool, now: float) -> None:
         """Without telemetry nothing can confirm an end: after the drain time it is taken for granted."""
@@ -118,7 +137,8 @@ class Reconciliation:
     def _is_overdue(self, lease: Lease, now: float) -> bool:
         return lease.readings_since_end >= DRAIN_READINGS and now - lease.ended_at >= self.limits.drain_max_s
 
-    def _find_foreign(self, pool: Pool, reading: Reading, explained: Explained) -> None:
+    def _find_foreign(self, pool: Pool, reading: Reading, explained: Explained, sure_blocks: int) -> None:
+        """What others use: no more than what is left unexplained, and what was found once only leaves for sure."""
         used = used_blocks(pool, reading)
         if used is None:
             # A count alone cannot say how much memory others use, but it can say that there are none.
@@ -127,6 +147,7 @@ class Reconciliation:
             return
         ended = sum(lease.final_blocks for lease in pool.draining if lease.ended_at < reading.asked_at)
         over = used - explained.blocks - ended
+        over = max(over, min(self.foreign_blocks, used - sure_blocks - ended))
         if over <= self._tolerance(pool):
             self.unexplained = 0
             self.foreign_blocks = 0
@@ -135,6 +156,17 @@ class Reconciliation:
         first_look = self.last is None
         if first_look or self.unexplained >= self.limits.foreign_readings or over < self.foreign_blocks:
             self.foreign_blocks = over
+
+    def _follow_foreign(self, reading: Reading) -> None:
+        """How fast others grow. What appears at once is no growth, and neither is what has gone."""
+        before, self._foreign_before = self._foreign_before, self.foreign_blocks
+        if not before or not self.foreign_blocks or self.last is None:
+            self._foreign_per_s = 0.0
+            return
+        seconds = reading.asked_at - self.last.asked_at
+        if seconds > 0:
+            grown = (self.foreign_blocks - before) / seconds
+            self._foreign_per_s += FOREIGN_GAIN * (grown - self._foreign_per_s)
 
     def _tolerance(self, pool: Pool) -> int:
         return int(self.limits.foreign_tolerance * pool.capacity.blocks)
@@ -165,6 +197,41 @@ def explain(pool: Pool, reading: Reading, now: float, tokens_per_s: float) -> Ex
             sequences += release.sequences
             blocks += release.blocks
     return Explained(sequences, blocks)
+
+
+def sure_of(pool: Pool, reading: Reading, now: float, tokens_per_s: float) -> int:
+    """Blocks that our own live requests are known to hold, where `explain` has what they may hold at most.
+
+    Who waits in the engine holds nothing: the youngest, of whom nothing came yet. Whatever is taken for our own memory
+    too soon hides somebody else's, which is then given out again: with the work of its predecessor on the engine and a
+    backlog in front of it, a new gateway meets that in its first seconds.
+    """
+    waiting, blocks = reading.waiting or 0, 0
+    for lease in reversed(pool.leases.values()):
+        if lease.started_at >= reading.asked_at:
+            continue
+        if waiting > 0 and not lease.output_tokens:
+            waiting -= lease.sequences
+            continue
+        blocks += lease.blocks_at(lease.generated(now, tokens_per_s))
+    return blocks
+
+
+def growth(pool: Pool, reading: Reading, known_sequences: int, foreign_blocks: int) -> int:
+    """Blocks by which others' requests will grow at most, taken for just begun and for as long as answers here are.
+
+    Each has its part of what they hold, and generates a token a step; of those that have begun together, ever fewer are
+    left. Who waits in the engine will hold as much as who runs. A gateway that was killed leaves such requests behind.
+    Nothing while nothing is known of how long answers get.
+    """
+    running = (reading.running or 0) - known_sequences
+    if foreign_blocks <= 0 or running <= 0 or not pool.outputs:
+        return 0
+    block_tokens = pool.capacity.layout.block_tokens
+    lengths = max(pool.outputs.values(), key=lambda output: output.mean())
+    sequences, held = running + (reading.waiting or 0), foreign_blocks * block_tokens / running
+    most = max(sequences * (held + tokens) * lengths.survival(tokens) for tokens in GROWN_TOKENS)
+    return max(0, math.ceil(most / block_tokens) - foreign_blocks)
 
 
 def used_blocks(pool: Pool, reading: Reading) -> int | None:

@@ -22,9 +22,20 @@ JITTER_SHARE = 0.2
 GOLDEN_RATIO = 0.6180339887498949
 
 
+@dataclass(frozen=True, slots=True)
+class OwnLimit:
+    """A limit of the tenant itself that turns its request away."""
+
+    key: str
+    """As in `domain.TenantLimits`."""
+    most: int
+    """What it allows."""
+    retry_after_s: float
+
+
 @dataclass(slots=True)
 class Promises:
-    """How much work was told to come back, by model, as the time until which it keeps the backends busy.
+    """How much work was told to come back, by model (or by tenant), as the time until which it keeps the backends busy.
 
     Without it, all who are refused in a burst would be sent to the same moment, where one of them finds room.
     """
@@ -39,7 +50,13 @@ class Promises:
 
 
 def refusal(
-    waiting: Waiting, reason: Reason, roster: Roster, ahead: tuple[int, float], promises: Promises, now: float
+    waiting: Waiting,
+    reason: Reason,
+    roster: Roster,
+    ahead: tuple[int, float],
+    promises: Promises,
+    now: float,
+    own: OwnLimit | None = None,
 ) -> Refusal:
     """Put the answer together.
 
@@ -50,17 +67,20 @@ def refusal(
         ahead: how many would be served before a retry, and their work in token-steps.
         promises: to those who were turned away before it.
         now: monotonic seconds.
+        own: the limit of its tenant that is the reason, if one is.
     """
     if reason is Reason.TOO_LARGE:
         return _too_large(waiting, roster, now)
     return Refusal(
         reason=reason,
-        retry_after_s=_retry_after_s(waiting, roster, ahead[1], promises, now),
+        retry_after_s=own.retry_after_s if own else _retry_after_s(waiting, roster, ahead[1], promises, now),
         need_tokens=need_tokens(waiting.ticket, roster),
         headroom_tokens=_headroom_tokens(waiting, roster, now),
         capacity_tokens=max((engine.capacity.tokens for engine in roster.engines_of(waiting.ticket)), default=0),
         requests_ahead=ahead[0],
         waited_s=now - waiting.arrived_at,
+        tenant_limit=own.key if own else "",
+        tenant_limit_max=own.most if own else 0,
     )
 
 

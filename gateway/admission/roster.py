@@ -19,10 +19,10 @@ from gateway.admission.events import (
 )
 from gateway.admission.hosted import HostedAccount
 from gateway.admission.limits import AdmissionLimits
-from gateway.admission.pacing import hold_steps
 from gateway.admission.snapshot import BackendSnapshot, TenantSnapshot
 from gateway.admission.standing import Standing
 from gateway.domain import BackendSpec, Ticket
+from gateway.routing.breaker import ALONE_MIN, FAILED_MIN, NEVER, BreakerState
 
 Account = EngineAccount | HostedAccount
 
@@ -37,6 +37,8 @@ class Served:
     providers: list[HostedAccount]
     usable: frozenset[str]
     """Names of those that are alive, even if they asked for a pause."""
+    context_tokens: int | None
+    """Longest prompt plus output that any own engine takes; None if none has said."""
 
 
 @dataclass(slots=True)
@@ -48,24 +50,66 @@ class Roster:
     hosted: dict[str, HostedAccount] = field(default_factory=dict)
     gone_kv_token_seconds: dict[str, float] = field(default_factory=dict)
     """Memory that each tenant's requests have held, over time, on backends that are configured no more."""
+    try_again_at: float = math.inf
+    """When the next of those that failed is to be tried again."""
     _served: dict[str, Served] = field(default_factory=dict)
+    _models: frozenset[str] | None = None
 
     def of(self, model: str) -> Served:
         """Who serves a model. Kept until `changed`, which whoever tells an account of something must call."""
         served = self._served.get(model)
         if served is None:
             accounts = [account for account in self.all() if account.standing.serves(model)]
+            engines = [account for account in accounts if isinstance(account, EngineAccount) and account.pool]
             served = self._served[model] = Served(
                 accounts,
-                [account for account in accounts if isinstance(account, EngineAccount) and account.pool is not None],
+                engines,
                 [account for account in accounts if isinstance(account, HostedAccount)],
                 frozenset(account.name for account in accounts if account.is_usable(0.0)),
+                max((fit.takes_tokens(engine.capacity) for engine in engines), default=None),
             )
         return served
 
     def changed(self) -> None:
         """A backend may serve other models now, or have another pool, or be up or down."""
         self._served.clear()
+        self._models = None
+
+    def failed(self, account: Account, ticket_id: int, request: bytes, now: float) -> bool:
+        """A backend failed a request; returns whether nothing more is sent there for now."""
+        breaker = account.standing.breaker
+        if not breaker.failed(ticket_id, request, now, needed=self._failures_needed(account, now)):
+            return False
+        self.try_again_at = min(self.try_again_at, breaker.opened_until)
+        self.changed()
+        return True
+
+    def try_again(self, now: float) -> None:
+        """Let those be tried again whose time has come."""
+        breakers = [account.standing.breaker for account in self.all()]
+        for breaker in breakers:
+            breaker.tick(now)
+        opened = [breaker.opened_until for breaker in breakers if breaker.state is BreakerState.OPEN]
+        self.try_again_at = min(opened, default=math.inf)
+        self.changed()
+
+    def _failures_needed(self, account: Account, now: float) -> float:
+        """Distinct requests that a backend must fail in a row before it is ejected.
+
+        Of the backends that serve a model at most half are ejected at a time: that others fail as well speaks for the
+        requests as the cause. One that no other can stand in for takes many, and observe mode refuses nobody for it.
+        """
+        needed: float = FAILED_MIN
+        reading = account.standing.reading
+        for model in sorted(reading.models) if reading is not None else ():
+            others = [other for other in self.serving(model) if other is not account]
+            out = sum(other.standing.health.up and other.standing.breaker.is_out for other in others)
+            able = sum(other.is_usable(now) and not other.standing.breaker.is_out for other in others)
+            if not able and not out:
+                needed = NEVER if self.limits.observe else max(needed, ALONE_MIN)
+            elif out + 1 > able:
+                return NEVER
+        return needed
 
     def configure(self, event: BackendEvent, now: float) -> None:
         """What the operator wants of a backend. Of one that is not known there is nothing to want."""
@@ -124,9 +168,7 @@ class Roster:
 
     def could_fit(self, ticket: Ticket) -> bool:
         """Whether any backend could ever take the request, be it empty."""
-        if self.providers_of(ticket):
-            return True
-        return any(engine.could_fit(ticket) for engine in self.engines_of(ticket))
+        return bool(self.providers_of(ticket)) or any(engine.could_fit(ticket) for engine in self.engines_of(ticket))
 
     def largest_for(self, ticket: Ticket) -> tuple[EngineAccount | None, int]:
         """The engine that would take the request with the largest output, and that; -1 if its prompt fits none."""
@@ -135,21 +177,22 @@ class Roster:
 
     def context_tokens(self, model: str) -> int | None:
         """Longest prompt plus output that any own engine takes for the model; None if none has said."""
-        return max((fit.takes_tokens(engine.capacity) for engine in self.engines_serving(model)), default=None)
+        return self.of(model).context_tokens
 
     def models(self) -> frozenset[str]:
-        """Models that any backend has said it serves."""
-        readings = [account.standing.reading for account in self.all()]
-        return frozenset(model for reading in readings if reading is not None for model in reading.models)
+        """Models that any backend has said it serves. Kept until `changed`."""
+        if self._models is None:
+            readings = [account.standing.reading for account in self.all()]
+            self._models = frozenset(model for reading in readings if reading is not None for model in reading.models)
+        return self._models
+
+    def is_known(self) -> bool:
+        """Whether every backend has said what it serves."""
+        return all(account.standing.reading is not None for account in self.all())
 
     def cost_s(self, ticket: Ticket) -> float:
         """Seconds of an engine that a request is expected to take: of the one that would take least."""
         return min([engine.cost_s(ticket) for engine in self.engines_of(ticket)], default=0.0)
-
-    def steps(self, ticket: Ticket) -> float:
-        """Steps for which a request is expected to hold memory, wherever it goes."""
-        engines = self.engines_of(ticket)
-        return engines[0].steps(ticket) if engines else hold_steps(ticket)
 
     def waits_at_most(self, ticket: Ticket, ahead_work: float, now: float) -> float:
         """Seconds after which one of the engines surely has room, as is predicted: costs less than to predict it."""

@@ -15,7 +15,8 @@ from gateway.admission.openings import Openings, ask
 from gateway.admission.queue import Queue, Waiting
 from gateway.admission.refusals import Promises, refusal, wait_s
 from gateway.admission.roster import Roster
-from gateway.domain import Reason, Ticket
+from gateway.admission.tenants import FULL, Tenants
+from gateway.domain import Outcome, Reason, Ticket
 from gateway.routing.choose import Offer, choose
 
 HOPELESS_FACTOR = 2.0
@@ -39,6 +40,7 @@ class Serving:
     tenants waited then."""
     forecasts: dict[str, OutputForecast] = field(default_factory=dict)
     """The newest of each model; who waits is priced anew when its turn comes."""
+    tenants: Tenants = field(default_factory=Tenants)
     _promises: Promises = field(default_factory=Promises)
 
     def line_up(self, waiting: Waiting, now: float) -> list[Command]:
@@ -49,11 +51,11 @@ class Serving:
             openings = self._openings(model, now)
             if openings.accounts and (command := self._sent(waiting, openings, now)) is not None:
                 return [command]
-            self._queue.push(waiting)
+            self._push(waiting)
             if not openings.accounts:
                 self.stuck[model] = waiting.ticket.id, False
         else:
-            self._queue.push(waiting)
+            self._push(waiting)
             commands = self._serve(model, now)
         if waiting in self._queue and (reason := self._no_use_waiting(waiting, now)) is not None:
             commands.append(self.turn_away(waiting, reason, now))
@@ -62,12 +64,18 @@ class Serving:
     def serve_all(self, now: float) -> list[Command]:
         """Turn away whose time is up, and send whoever can go."""
         commands: list[Command] = []
+        if not self._queue.by_id:
+            return commands
         for waiting in self._queue.expired(now):
             reason = Reason.TENANT_LIMIT if waiting.lack is Reason.TENANT_LIMIT else Reason.QUEUE_TIMEOUT
             commands.append(self.turn_away(waiting, reason, now))
         for model in self._queue.models():
             commands += self._serve(model, now)
         return commands
+
+    def _push(self, waiting: Waiting) -> None:
+        waiting.cost_s = self._roster.cost_s(waiting.ticket)
+        self._queue.push(waiting)
 
     def _serve(self, model: str, now: float) -> list[Command]:
         """Send whoever can go, in order; see `openings` for who holds up whom."""
@@ -97,8 +105,11 @@ class Serving:
     def _sent(self, waiting: Waiting, openings: Openings, now: float) -> Command | None:
         """Send one that stands in line, or would be alone in it; None if there is no place: what it lacks is noted."""
         ticket = waiting.ticket = fit.priced(waiting.ticket, self.forecasts.get(waiting.ticket.model))
+        if self.tenants.is_full(ticket):
+            waiting.lack = openings.hold(ticket, {account.name: FULL for account in openings.accounts})
+            return None
         contended = ticket.kv_share < 1 and self._queue.is_contended(ticket.model)
-        depth = max(1, self._queue.depth(ticket.model))
+        depth = self._queue.depth(ticket.model) or 1
         best, lacks = ask(ticket, openings.for_ticket(ticket), now, depth=depth, contended=contended)
         if best is not None and best.spill and self._better_waits(waiting, now):
             best = None
@@ -122,16 +133,18 @@ class Serving:
 
     def _admit(self, waiting: Waiting, offer: Offer, reason: Reason, now: float) -> Admit:
         ticket = waiting.ticket
+        self.tenants.started(ticket, now)
         kv_tokens = 0
         account = self._roster.find(offer.backend)
         if isinstance(account, EngineAccount):
             backlog = -(-(1 + self._queue.depth(ticket.model)) // len(self._roster.engines_of(ticket)))
             lease = account.admit(ticket, now, backlog=backlog)
-            self.at_engine[ticket.id] = (account, lease)
+            self.at_engine[ticket.id] = account, lease
             kv_tokens = lease.final_blocks * lease.pool.capacity.layout.block_tokens
         else:
             assert account is not None
             self.at_provider[ticket.id] = (account, account.admit(ticket, now))
+        account.standing.breaker.sent(ticket.id, now)
         spilled = offer.spill and bool(self._roster.engines_of(ticket))
         max_tokens = ticket.max_tokens if ticket.clamped else None
         return Admit(ticket.id, offer.backend, reason, kv_tokens, now - waiting.arrived_at, spilled, max_tokens)
@@ -142,6 +155,8 @@ class Serving:
             return waiting.lack
         if len(self._queue) > self.limits.queue_requests_max:
             return Reason.QUEUE_FULL if self.limits.queue_requests_max else waiting.lack
+        if self.tenants.is_crowded(waiting.ticket):
+            return Reason.TENANT_LIMIT
         bearable_s = HOPELESS_FACTOR * max(0.0, waiting.ticket.deadline - now)
         # What is ahead of it is no more than the whole line, and what it needs no more than its hard end.
         if self._roster.waits_at_most(waiting.ticket, self._queue.work_of(waiting.ticket.model), now) <= bearable_s:
@@ -160,7 +175,9 @@ class Serving:
                 return self._admit(waiting, best, reason, now)
         # A retry stands in line as of then, whatever it had waited before.
         ahead = self._queue.ahead_of(Waiting(ticket, now, waiting.cost_s), now)
-        return Refuse(ticket.id, refusal(waiting, reason, self._roster, ahead, self._promises, now))
+        own = self.tenants.limit_reached(ticket, now) if reason is Reason.TENANT_LIMIT else None
+        self.tenants.ended(ticket.id, Outcome.NOT_SENT, None, now)
+        return Refuse(ticket.id, refusal(waiting, reason, self._roster, ahead, self._promises, now, own))
 
     def turn_away_stranded(self, *, resized: bool, now: float) -> list[Command]:
         """Refuse whoever waits for backends that have all gone, or that have become too small for it."""

@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 
 from gateway.domain import Priority
+from gateway.routing.breaker import BreakerState
 
 
 class BackendState(enum.Enum):
@@ -17,6 +18,8 @@ class BackendState(enum.Enum):
     READY = "ready"
     BUSY = "busy"
     """It asked to be left alone for a while (429 or 503 of its own)."""
+    EJECTED = "ejected"
+    """It answers, but one request after the other failed there: nothing is sent for a while."""
     DRAINING = "draining"
     """The operator wants no more requests sent there; what runs may end."""
     DOWN = "down"
@@ -88,6 +91,8 @@ class BackendSnapshot:
     requests_left_share: float | None = None
     """Hosted: part of the requests per minute that is left; None where no limit is known. The next: of the tokens."""
     tokens_left_share: float | None = None
+    breaker: BreakerState = BreakerState.CLOSED
+    """What its failures have led to."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gateway.admission.limits import AdmissionLimits
 from gateway.admission.snapshot import BackendState
 from gateway.domain import BackendSpec, Reading
+from gateway.routing.breaker import Breaker, BreakerState
 from gateway.routing.health import Health
 
 SPEED_UNKNOWN_TOKENS_PER_S = 30.0
@@ -21,6 +22,7 @@ class Standing:
 
     spec: BackendSpec
     health: Health
+    breaker: Breaker = field(default_factory=Breaker)
     reading: Reading | None = None
     """The newest one."""
     read_at: float = float("-inf")
@@ -41,6 +43,8 @@ class Standing:
         if reading.asked_at < self.read_at:
             return False
         self.health.answered()
+        if self.reading is not None and reading.generation != self.reading.generation:
+            self.breaker.restarted()
         self._count_preemptions(reading)
         self.reading = reading
         self.read_at = min(reading.asked_at, now)
@@ -57,6 +61,10 @@ class Standing:
         """It wants to be left alone until then."""
         self.busy_until = max(self.busy_until, until)
 
+    def pause_until(self) -> float:
+        """Before this nothing is sent there, though it answers; a time that has passed where there is no such pause."""
+        return max(self.busy_until, self.breaker.pause_until())
+
     def serves(self, model: str) -> bool:
         """Whether it last said that it serves the model, and may be sent requests at all."""
         return not self.draining and self.reading is not None and model in self.reading.models
@@ -69,7 +77,12 @@ class Standing:
             return BackendState.DOWN
         if self.draining:
             return BackendState.DRAINING
-        return BackendState.BUSY if now < self.busy_until else BackendState.READY
+        pause_until = self.busy_until
+        if self.breaker.state is not BreakerState.CLOSED:
+            if self.breaker.state is BreakerState.OPEN:
+                return BackendState.EJECTED
+            pause_until = self.pause_until()
+        return BackendState.BUSY if now < pause_until else BackendState.READY
 
     def _count_preemptions(self, reading: Reading) -> None:
         before = self.reading

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import traceback
-import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import msgspec
-import structlog
-from aiohttp import HttpVersion11, web
+from aiohttp import HttpVersion10, HttpVersion11, web
 
+from gateway.api.asked import Asked, Reply
 from gateway.api.auth import PRIORITY_HEADER, KeyRing, requested_priority
-from gateway.api.body_limits import BODY_MAX_S, too_large, too_slow
+from gateway.api.body_limits import body_max_s, too_large, too_slow
 from gateway.api.error_body import render_error
 from gateway.api.estimate import ESTIMATE, parse_estimate
 from gateway.api.models import MODELS, models_page
@@ -21,12 +20,19 @@ from gateway.api.parse import ParsePolicy, parse_inference
 from gateway.api.request_headers import apply_headers, reject_encoded_body, request_id, trace_context
 from gateway.api.respond import HttpSink
 from gateway.errors import SERVER_ERROR, ApiError, internal_error
+from gateway.passage import Sink
 from gateway.relay import Relay
 from gateway.request import CHAT, COMPLETIONS, EMBEDDINGS, InferenceRequest
 
-log = structlog.get_logger()
 
-Handler = Callable[[web.BaseRequest, str], Awaitable[web.StreamResponse]]
+class ApiSink(Sink, Protocol):
+    """Where an answer goes that the relay gives."""
+
+    def abort(self) -> None:
+        """Cut the connection now: nobody reads."""
+
+
+Handler = Callable[[Asked, str, ApiSink], Awaitable[Reply | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +48,19 @@ class ApiSettings:
 class Api:
     """All endpoints. `handle` is the one entry."""
 
-    def __init__(self, relay: Relay, keys: KeyRing, settings: ApiSettings, is_draining: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        relay: Relay,
+        keys: KeyRing,
+        settings: ApiSettings,
+        is_draining: Callable[[], bool],
+        overload: Callable[[], ApiError | None] = lambda: None,
+    ) -> None:
         self._relay = relay
         self._keys = keys
         self._settings = settings
         self._is_draining = is_draining
+        self._overload = overload
         self._routes: dict[str, tuple[str, Handler]] = {
             CHAT: ("POST", self._infer),
             COMPLETIONS: ("POST", self._infer),
@@ -58,16 +72,29 @@ class Api:
         }
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Answer one request. Only listed paths exist, compared as they were sent: no decoding, no normalising."""
+        """Answer one request that aiohttp has read."""
         id_ = request_id(request.headers)
-        path = request.raw_path.partition("?")[0]
+        if (error := _refusal(request)) is not None:
+            return as_response(error_reply(error, id_))
+        sink = HttpSink(request, {"x-request-id": id_})
+        reply = await self.answer(_Read(request, self._settings.body_bytes_max), id_, sink)
+        if reply is not None:
+            return as_response(reply)
+        assert sink.response is not None
+        return sink.response
+
+    async def answer(self, asked: Asked, id_: str, sink: ApiSink) -> Reply | None:
+        """Answer one request; None: the sink has the answer.
+
+        Only listed paths exist, compared as they were sent: no decoding, no normalising.
+        """
         try:
-            method, handler = self._route(path)
-            if request.method != method:
-                return _error_response(ApiError(405, "method_not_allowed", f"Use {method} here."), id_, allow=method)
-            return await handler(request, id_)
+            method, handler = self._route(asked.path)
+            if asked.method != method:
+                return error_reply(ApiError(405, "method_not_allowed", f"Use {method} here."), id_, allow=method)
+            return await handler(asked, id_, sink)
         except ApiError as error:
-            return _error_response(error, id_)
+            return error_reply(error, id_)
 
     def _route(self, path: str) -> tuple[str, Handler]:
         known = self._routes.get(path)
@@ -77,37 +104,37 @@ class Api:
             return "GET", self._models
         raise ApiError(404, "unknown_url", "This path does not exist here.")
 
-    async def _infer(self, request: web.BaseRequest, id_: str) -> web.StreamResponse:
-        started = asyncio.get_running_loop().time()
+    async def _infer(self, asked: Asked, id_: str, sink: ApiSink) -> None:
+        started = None if asked.arrived is not None else asyncio.get_running_loop().time()
         try:
-            inference = await self._read(request, id_)
+            inference = await self._read(asked, id_)
         except ConnectionError:
             raise
         except Exception as error:
             told = error if isinstance(error, ApiError) else internal_error()
-            path = request.raw_path.partition("?")[0]
-            duration_s = asyncio.get_running_loop().time() - started
-            self._relay.turned_away(path, id_, told, duration_s, trace_context(request.headers))
+            duration_s = 0.0 if started is None else asyncio.get_running_loop().time() - started
+            self._relay.turned_away(asked.path, id_, told, duration_s, trace_context(asked.headers))
             raise
-        sink = HttpSink(request, {"x-request-id": id_})
         try:
             await self._relay.carry(inference, sink)
         except ConnectionError:
             sink.abort()
-        assert sink.response is not None
-        return sink.response
 
-    async def _estimate(self, request: web.BaseRequest, id_: str) -> web.StreamResponse:
-        return _json_response(await self._relay.estimate(await self._read(request, id_)), id_)
+    async def _estimate(self, asked: Asked, id_: str, _sink: ApiSink) -> Reply:
+        return _json_reply(await self._relay.estimate(await self._read(asked, id_)), id_)
 
-    async def _read(self, request: web.BaseRequest, id_: str) -> InferenceRequest:
+    async def _read(self, asked: Asked, id_: str) -> InferenceRequest:
         """Everything that can be wrong with a request by itself is found here, before anything is reserved for it."""
-        headers = request.headers
+        if (overload := self._overload()) is not None:
+            raise overload
+        headers = asked.headers
         tenant = self._keys.tenant_for(headers.get("authorization"))
         priority = requested_priority(headers.get(PRIORITY_HEADER), tenant)
         reject_encoded_body(headers)
-        body = await self._body(request)
-        path, policy = request.raw_path.partition("?")[0], self._settings.policy
+        body = asked.arrived
+        if body is None:
+            body = await self._body(asked)
+        path, policy = asked.path, self._settings.policy
         inference = parse_estimate(body, policy) if path == ESTIMATE else parse_inference(path, body, policy)
         apply_headers(inference, headers)
         inference.request_id = id_
@@ -115,72 +142,67 @@ class Api:
         inference.priority = priority
         return inference
 
-    async def _body(self, request: web.BaseRequest) -> bytes:
+    async def _body(self, asked: Asked) -> bytes:
         limit = self._settings.body_bytes_max
-        if (request.content_length or 0) > limit:
+        if (asked.body_bytes or 0) > limit:
             raise too_large(limit)
-        await _meet_expectation(request)
         try:
-            async with asyncio.timeout(BODY_MAX_S):
-                return await request.read()
-        except web.HTTPRequestEntityTooLarge:
-            raise too_large(limit) from None
-        except web.RequestPayloadError:
-            raise ApiError(400, "invalid_http", "The request body is not framed as it claims.", close=True) from None
+            async with asyncio.timeout(body_max_s(asked.body_bytes)):
+                return await asked.read()
         except TimeoutError:
             raise too_slow() from None
 
-    async def _models(self, request: web.BaseRequest, id_: str) -> web.StreamResponse:
-        self._keys.tenant_for(request.headers.get("authorization"))
-        path = request.raw_path.partition("?")[0]
-        return _json_response(models_page(path, self._relay.models(), self._settings.started_at_unix_s), id_)
+    async def _models(self, asked: Asked, id_: str, _sink: ApiSink) -> Reply:
+        self._keys.tenant_for(asked.headers.get("authorization"))
+        return _json_reply(models_page(asked.path, self._relay.models(), self._settings.started_at_unix_s), id_)
 
-    async def _health(self, _request: web.BaseRequest, id_: str) -> web.StreamResponse:
-        return _json_response({"status": "ok"}, id_)
+    async def _health(self, _asked: Asked, id_: str, _sink: ApiSink) -> Reply:
+        return _json_reply({"status": "ok"}, id_)
 
-    async def _ready(self, _request: web.BaseRequest, id_: str) -> web.StreamResponse:
+    async def _ready(self, _asked: Asked, id_: str, _sink: ApiSink) -> Reply:
         if self._is_draining():
             raise ApiError(503, "draining", "This gateway is shutting down.", type_=SERVER_ERROR, should_retry=True)
-        return _json_response({"status": "ready"}, id_)
+        return _json_reply({"status": "ready"}, id_)
 
 
-class ApiServer(web.Server):
-    """aiohttp's server, but what it finds out by itself is answered like every other error: as an OpenAI object."""
+class _Read:
+    """A request that aiohttp reads. Implements `Asked`."""
 
-    def __call__(self) -> web.RequestHandler:
-        """The protocol of one connection."""
-        return _Protocol(self, loop=self._loop, **self._kwargs)
+    __slots__ = ("_body_bytes_max", "_request", "arrived", "headers", "method", "path")
 
+    def __init__(self, request: web.BaseRequest, body_bytes_max: int) -> None:
+        self._request = request
+        self._body_bytes_max = body_bytes_max
+        self.method = request.method
+        self.path = request.raw_path.partition("?")[0]
+        self.headers = request.headers
+        self.arrived: bytes | None = None
 
-class _Protocol(web.RequestHandler):
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,  # noqa: ARG002  # quotes what was sent, which is not repeated
-    ) -> web.StreamResponse:
-        """Answer what is no HTTP with a 4xx, and a mistake of our own with 500, which alone is worth a log."""
-        is_ours = status >= 500
-        if isinstance(exc, ConnectionError):
-            raise exc  # The client left.
-        if is_ours:
-            log.error("internal_error", path=request.raw_path[:256], error=type(exc).__name__, at=_trace(exc))
-        if request.writer.output_size > 0:
-            raise ConnectionError("an answer has begun; all that is left is a cut")
-        bad_http = ApiError(status, "invalid_http", "The request is not good HTTP/1.1.", close=True)
-        return _error_response(internal_error() if is_ours else bad_http, uuid.uuid4().hex)
+    @property
+    def body_bytes(self) -> int | None:
+        return self._request.content_length
 
-
-def _trace(exc: BaseException | None) -> list[str]:
-    """Where it happened. Not what it says: messages quote values, and values are prompts."""
-    frames = traceback.walk_tb(exc.__traceback__ if exc is not None else None)
-    return [f"{frame.f_globals.get('__name__')}:{line}" for frame, line in frames]
+    async def read(self) -> bytes:
+        await _meet_expectation(self._request)
+        try:
+            return await self._request.read()
+        except web.HTTPRequestEntityTooLarge:
+            raise too_large(self._body_bytes_max) from None
+        except web.RequestPayloadError:
+            raise ApiError(400, "invalid_http", "The request body is not framed as it claims.", close=True) from None
 
 
-def _json_response(value: object, id_: str) -> web.Response:
-    headers = {"content-type": "application/json", "x-request-id": id_}
-    return web.Response(body=msgspec.json.encode(value), headers=headers)
+def _json_reply(value: object, id_: str) -> Reply:
+    return Reply(200, {"content-type": "application/json", "x-request-id": id_}, msgspec.json.encode(value))
+
+
+def _refusal(request: web.BaseRequest) -> ApiError | None:
+    """What aiohttp takes and we do not; where it ends is in doubt, so nothing behind it may count as a request."""
+    if request.version not in (HttpVersion10, HttpVersion11):
+        return ApiError(400, "invalid_http", "Only HTTP/1.0 and HTTP/1.1 are spoken here.", close=True)
+    if request.method == "CONNECT":  # The parser sees no body behind it, whatever its head says.
+        return ApiError(405, "method_not_allowed", "There is no tunnel here.", close=True)
+    return None
 
 
 async def _meet_expectation(request: web.BaseRequest) -> None:
@@ -198,9 +220,15 @@ async def _meet_expectation(request: web.BaseRequest) -> None:
     request.writer.output_size = 0  # No part of the answer yet.
 
 
-def _error_response(error: ApiError, id_: str, **more_headers: str) -> web.Response:
+def error_reply(error: ApiError, id_: str, **more_headers: str) -> Reply:
+    """An error as an answer to the request of this id."""
     status, headers, body = render_error(error)
-    response = web.Response(status=status, body=body, headers={**headers, **more_headers, "x-request-id": id_})
-    if error.close:
+    return Reply(status, {**headers, **more_headers, "x-request-id": id_}, body, error.close)
+
+
+def as_response(reply: Reply) -> web.Response:
+    """In aiohttp's words."""
+    response = web.Response(status=reply.status, body=reply.body, headers=reply.headers)
+    if reply.close:
         response.force_close()
     return response

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from http import HTTPStatus
 
 import msgspec
 
@@ -42,6 +43,14 @@ def error_headers(error: ApiError) -> dict[str, str]:
 def render_error(error: ApiError) -> tuple[int, dict[str, str], bytes]:
     """Status, headers and body of an answer that is an error."""
     return error.status, error_headers(error), error_body(error)
+
+
+def whole_response(error: ApiError, id_: str) -> bytes:
+    """A response as it goes over the wire, and the last one there: for a client that no request has come from."""
+    status, headers, body = render_error(error)
+    fields = {**headers, "x-request-id": id_, "connection": "close", "content-length": str(len(body))}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+    return f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n{lines}\r\n".encode() + body
 
 
 def sse_error(error: ApiError) -> bytes:

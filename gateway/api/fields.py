@@ -8,6 +8,7 @@ from typing import TypeAlias
 import msgspec
 from msgspec import Raw
 
+from gateway.api.schema_patterns import require_small_patterns
 from gateway.api.strict_json import Json, StrictReader, shown
 from gateway.errors import ApiError, invalid_value, unsupported_parameter
 
@@ -133,7 +134,7 @@ def mapping(bytes_max: int = 65_536) -> Check:
 def text_or_mapping(name: str, raw: Raw, reader: StrictReader) -> None:
     """A word such as "auto", or an object that says more."""
     if is_text(raw):
-        _require_size(name, raw, 1_024)
+        text()(name, raw, reader)
     else:
         mapping()(name, raw, reader)
 
@@ -151,6 +152,7 @@ def objects(count_max: int, bytes_max: int) -> Check:
         _require_count(name, items, count_max)
         if len(raw) > bytes_max and any(len(msgspec.json.encode(item)) > bytes_max for item in items):
             raise invalid_value(name, f"one of them is longer than {bytes_max:,} bytes")
+        require_small_patterns(name, bytes(raw), items)
 
     return check
 
@@ -183,7 +185,7 @@ def one_of(allowed: Iterable[str]) -> Check:
 def stop(name: str, raw: Raw, reader: StrictReader) -> None:
     """Up to 16 strings that end the output, or one."""
     if is_text(raw) or is_null(raw):
-        _require_size(name, raw, 1_024)
+        text()(name, raw, reader)
         return
     items = reader.tree(name, raw)
     if not isinstance(items, list) or not all(isinstance(item, str) and len(item) <= 1_024 for item in items):
@@ -224,6 +226,7 @@ def response_format(name: str, raw: Raw, reader: StrictReader) -> None:
     value = reader.tree(name, raw)
     if not isinstance(value, dict) or value.get("type") not in ("text", "json_object", "json_schema"):
         raise invalid_value(name, "its type must be text, json_object or json_schema")
+    require_small_patterns(name, bytes(raw), value)
 
 
 def read_options(name: str, raw: Raw, reader: StrictReader, known: frozenset[str]) -> dict[str, bool | None]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import re
-import uuid
 from collections.abc import Mapping
 
 from gateway.errors import ApiError
@@ -12,6 +12,12 @@ from gateway.request import UNTRACED, InferenceRequest, TraceContext
 DEADLINE_MAX_S = 86_400.0
 """A longer read timeout says no more than this."""
 RETRY_COUNT_MAX = 100
+_ID_BYTES = 16
+_IDS_AT_ONCE = 256
+"""Asking the system for each costs more than the rest of a head."""
+_unused = bytearray()
+# Two processes must not go on from the same bytes.
+os.register_at_fork(after_in_child=_unused.clear)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _TRACESTATE = re.compile(r"[ -~]{1,512}")
@@ -22,7 +28,16 @@ _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 def request_id(headers: Mapping[str, str]) -> str:
     """The client's `x-request-id` if it is safe to repeat in logs and headers, else a new one."""
     given = headers.get("x-request-id", "")
-    return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+    return given if given and _REQUEST_ID.fullmatch(given) else new_id()
+
+
+def new_id() -> str:
+    """A name that no other request has: 32 random hexadecimal digits."""
+    if len(_unused) < _ID_BYTES:
+        _unused.extend(os.urandom(_ID_BYTES * _IDS_AT_ONCE))
+    id_ = _unused[-_ID_BYTES:].hex()
+    del _unused[-_ID_BYTES:]
+    return id_
 
 
 def reject_encoded_body(headers: Mapping[str, str]) -> None:
@@ -31,23 +46,26 @@ def reject_encoded_body(headers: Mapping[str, str]) -> None:
     Raises:
         ApiError: 415 for any `Content-Encoding` but identity.
     """
-    if headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
+    encoding = headers.get("content-encoding")
+    if encoding is not None and encoding.strip().lower() not in ("", "identity"):
         raise ApiError(415, "unsupported_media_type", "Send the body without Content-Encoding.", close=True)
 
 
 def apply_headers(request: InferenceRequest, headers: Mapping[str, str]) -> None:
     """Fill in deadline, retry count and trace. What cannot be read counts as not sent: none of it is binding."""
-    request.deadline_s = _deadline_s(headers.get("x-stainless-read-timeout", ""))
-    retries = headers.get("x-stainless-retry-count", "")
-    request.retry_count = min(int(retries), RETRY_COUNT_MAX) if _COUNT.fullmatch(retries) else 0
+    if (patience := headers.get("x-stainless-read-timeout")) is not None:
+        request.deadline_s = _deadline_s(patience)
+    if (retries := headers.get("x-stainless-retry-count")) is not None and _COUNT.fullmatch(retries):
+        request.retry_count = min(int(retries), RETRY_COUNT_MAX)
     request.trace = trace_context(headers)
 
 
 def trace_context(headers: Mapping[str, str]) -> TraceContext:
     """Where the client's own trace stands; a `tracestate` says nothing without its `traceparent`."""
-    parent, state = headers.get("traceparent", ""), headers.get("tracestate", "")
-    if not _TRACEPARENT.fullmatch(parent):
+    parent = headers.get("traceparent")
+    if parent is None or not _TRACEPARENT.fullmatch(parent):
         return UNTRACED
+    state = headers.get("tracestate", "")
     return TraceContext(parent, state if _TRACESTATE.fullmatch(state) else "")
 
 

@@ -15,7 +15,7 @@ BUFFER_MAX_BYTES = 64 * 1024
 """Bytes that may wait in the transport for a slow client before the engine's socket is no longer read."""
 FLUSH_MAX_S = 5.0
 """For how long a broken stream's last bytes may take to reach the client."""
-_STREAM_HEADERS = {
+STREAM_HEADERS = {
     "content-type": "text/event-stream; charset=utf-8",
     "cache-control": "no-cache",
     "x-accel-buffering": "no",
@@ -43,7 +43,7 @@ class HttpSink:
 
     async def start_stream(self, headers: Mapping[str, str], events: bytes) -> None:
         """Status 200 and the first events, in one write."""
-        response = web.StreamResponse(headers={**_STREAM_HEADERS, **self._base_headers, **headers})
+        response = web.StreamResponse(headers={**STREAM_HEADERS, **self._base_headers, **headers})
         self._chunked = self._request.version >= HttpVersion11
         if self._chunked:
             response.enable_chunked_encoding()

@@ -3,14 +3,16 @@
 Everything goes through msgspec, which refuses bad syntax, NaN, lone surrogates and byte order marks, but neither
 duplicate keys nor deep nesting. Objects near the root are split into undecoded values, and a *length proof* shows
 at no cost that no key came twice: if keys and values, written compactly, are as long as the text, nothing else can be
-in it. A text with other spacing is compared with its own rewriting, and what is left goes through the exact, slower
-reader of the standard library.
+in it. Where blanks make it longer, it is compared with its rewriting by Python's encoder, the most common one, and
+then without blanks on both sides. What is left, keys written with escapes, goes
+through the exact, slower reader of the standard library.
+
+The event loop waits meanwhile, so nothing of the allowed size may take long to read (`benchmarks/hostile.py`).
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
@@ -34,10 +36,14 @@ _OBJECT = msgspec.json.Decoder(dict[str, Raw])
 _OBJECTS = msgspec.json.Decoder(list[dict[str, Raw]])
 _TREE = msgspec.json.Decoder()
 _ENCODE = msgspec.json.Encoder().encode
-_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"')
 _DIGITS_AS_ZERO = bytes.maketrans(b"123456789", b"000000000")
+_COPIED_BYTES_MAX = 8 * 1024
 _LONG_BYTES = 16 * NODES_MAX
 """From here on even splitting a body could hold up everybody else."""
+_EXACT_BODY_MAX_BYTES = 1 << 20
+_EXACT_COMMAS_MAX = 10 * NODES_MAX
+"""What has more is not read by the exact reader, which takes many times as long."""
+_BLANKS = b" \t\r\n"
 _LONG_INTEGER = b"0" * len(str(INTEGER_MAX))
 
 
@@ -58,7 +64,7 @@ class StrictReader:
             ApiError: 400, for a body that is not UTF-8, not JSON, not an object, or has a key twice.
         """
         if len(body) > _LONG_BYTES:
-            _require_few_members(body)
+            _require_few_strings(body, NODES_MAX)
         try:
             if not body.isascii():
                 body.decode()
@@ -72,9 +78,11 @@ class StrictReader:
         except msgspec.DecodeError as error:
             raise invalid_json(_reason(error)) from error
         self._count(1 + len(fields))
-        text = body.strip()
-        if len(text) != _compact_length(fields) and text != _spaced(fields):
-            _read_exactly(text)
+        is_proven = len(body) == _compact_length(fields) or _spaced_end(body, 0, fields) == len(body)
+        if not is_proven and len(_unspaced(body)) != _unspaced_length(fields):
+            if len(body) > _EXACT_BODY_MAX_BYTES:
+                raise _not_read_exactly()
+            _read_exactly(body)
             self._proven = True
         return fields
 
@@ -91,7 +99,7 @@ class StrictReader:
         self._count(1 + len(fields))
         if len(raw) != _compact_length(fields) and not self._proven:
             text = bytes(raw)
-            if text != _spaced(fields):
+            if _spaced_end(text, 0, fields) != len(text) and len(_unspaced(text)) != _unspaced_length(fields):
                 _read_exactly(text)
         return fields
 
@@ -101,6 +109,8 @@ class StrictReader:
         Raises:
             ApiError: 400 `invalid_value` if it is something else.
         """
+        if len(raw) > _LONG_BYTES:
+            _require_few_objects(bytes(raw))
         try:
             items = _OBJECTS.decode(raw)
         except msgspec.ValidationError as error:
@@ -108,7 +118,9 @@ class StrictReader:
         self._count(1 + sum(map(len, items)) + len(items))
         if len(raw) != 1 + max(1, len(items)) + sum(map(_compact_length, items)) and not self._proven:
             text = bytes(raw)
-            if text != b"[%b]" % b", ".join(map(_spaced, items)):
+            if _are_spaced(text, items):
+                return items
+            if len(_unspaced(text)) != 1 + max(1, len(items)) + sum(map(_unspaced_length, items)):
                 _read_exactly(text)
         return items
 
@@ -158,15 +170,58 @@ def _compact_length(fields: Mapping[str, Raw]) -> int:
     """Length of the shortest text with these fields: a brace at each end, `"":` around each key, commas between."""
     if not fields:
         return 2
-    return len("".join(fields)) + len(b"".join(fields.values())) + 4 * len(fields) + 1
+    return len("".join(fields)) + sum(map(len, fields.values())) + 4 * len(fields) + 1
 
 
-def _spaced(fields: Mapping[str, Raw]) -> bytes:
-    """The text with a space after each colon and comma, as Python's own encoder writes it."""
-    return b"{%b}" % b", ".join([b'"%b": %b' % (name.encode(), value) for name, value in fields.items()])
+def _spaced_end(text: bytes, at: int, fields: Mapping[str, Raw]) -> int:
+    """Where these fields end if they stand here with a space after each colon and comma, as Python's own encoder
+    writes them; else -1."""
+    if len(text) <= _COPIED_BYTES_MAX:
+        spaced = b"{%b}" % b", ".join([b'"%b": %b' % (name.encode(), value) for name, value in fields.items()])
+        return at + len(spaced) if text.startswith(spaced, at) else -1
+    before = b"{"  # Piece by piece takes more steps, and copies no long prompt.
+    for name, value in fields.items():
+        key = b'%b"%b": ' % (before, name.encode())
+        if not text.startswith(key, at):
+            return -1
+        at += len(key)
+        if not text.startswith(value, at):
+            return -1
+        at += len(value)
+        before = b", "
+    end = b"}" if fields else b"{}"
+    return at + len(end) if text.startswith(end, at) else -1
+
+
+def _are_spaced(text: bytes, items: Sequence[Mapping[str, Raw]]) -> bool:
+    """Whether the text is an array of these objects, all written so."""
+    at, before = 0, b"["
+    for fields in items:
+        if not text.startswith(before, at):
+            return False
+        at = _spaced_end(text, at + len(before), fields)
+        if at < 0:
+            return False
+        before = b", "
+    return bool(items) and text[at:] == b"]"
+
+
+def _unspaced(text: bytes) -> bytes:
+    """The text without its blanks, those within strings included."""
+    return text.translate(None, _BLANKS)
+
+
+def _unspaced_length(fields: Mapping[str, Raw]) -> int:
+    """As `_compact_length`, of keys and values without blanks."""
+    if not fields:
+        return 2
+    keys, values = "".join(fields).encode(), b"".join(fields.values())
+    return len(_unspaced(keys)) + len(_unspaced(values)) + 4 * len(fields) + 1
 
 
 def _read_exactly(text: bytes) -> None:
+    if text.count(b",") > _EXACT_COMMAS_MAX:
+        raise _not_read_exactly()
     # Numbers stay text here: a range is checked where the meaning of the number is known.
     try:
         json.loads(text, object_pairs_hook=_require_unique, parse_int=str, parse_float=str)
@@ -182,19 +237,35 @@ def _require_unique(pairs: Sequence[tuple[str, object]]) -> None:
 
 def _require_fewer_nodes(text: bytes, nodes_max: int) -> int:
     """Count the values outside strings, without decoding them; an empty array or object may count twice."""
-    bare = _STRING.sub(b"", text)
+    _require_few_strings(text, nodes_max)
+    bare = _outside_strings(text)
     nodes = 1 + bare.count(b",") + bare.count(b"[") + bare.count(b"{")
     if nodes > nodes_max:
         raise _too_many_nodes()
     return nodes
 
 
-def _require_few_members(text: bytes) -> None:
-    """Bound what is expensive to split: keys, objects and arrays. Items count elsewhere, since token ids are many."""
-    if text.count(b":") + text.count(b"[") + text.count(b"{") <= NODES_MAX:
-        return
-    bare = _STRING.sub(b"", text)
-    if bare.count(b":") + bare.count(b"[") + bare.count(b"{") > NODES_MAX:
+def _require_few_objects(text: bytes) -> None:
+    if text.count(b"{") > NODES_MAX:
+        _require_few_strings(text, NODES_MAX)
+        if _outside_strings(text).count(b"{") > NODES_MAX:
+            raise _too_many_nodes()
+
+
+def _outside_strings(text: bytes) -> bytes:
+    """What of a good JSON text stands between its strings, which are few."""
+    if b"\\" in text:
+        text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
+    return b"".join(text.split(b'"')[::2])
+
+
+def _require_few_strings(text: bytes, nodes_max: int) -> None:
+    """Refuse what certainly has too many strings; cutting them out one by one would take long.
+
+    Quotes less the escaped ones are at least the strings and at most twice as many: a closing quote may stand behind
+    an escaped backslash, an opening one never does. Half of the strings may be keys.
+    """
+    if text.count(b'"') - text.count(b'\\"') > 4 * nodes_max + 2:
         raise _too_many_nodes()
 
 
@@ -234,6 +305,10 @@ def _reason(error: msgspec.DecodeError) -> str:
 
 def _too_deep() -> ApiError:
     return invalid_json(f"it nests deeper than {DEPTH_MAX}")
+
+
+def _not_read_exactly() -> ApiError:
+    return invalid_json("in a body of this size no key may be repeated or written with escapes")
 
 
 def _too_many_nodes() -> ApiError:

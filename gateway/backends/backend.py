@@ -138,6 +138,11 @@ class Backend:
             self._engine = self._driver(self._found)
         return await self._engine.read(self._fetch, now)
 
+    def adopt(self, kind: EngineKind) -> None:
+        """Its kind was found out elsewhere."""
+        if self._found is None:
+            self._found, self._engine = kind, self._driver(kind)
+
     async def retire(self) -> None:
         """Wait until nothing goes over its connections any more."""
         await self._upstream.retire()

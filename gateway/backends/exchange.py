@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import select
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, cast
@@ -29,6 +30,8 @@ class FailureKind(enum.Enum):
     RESET = "reset"
     PROTOCOL = "protocol"
     TRUNCATED = "truncated"
+    LOCAL = "local"
+    """Nothing went wrong with it: this process has no file descriptor, memory or place for another connection."""
 
 
 class UpstreamFailure(Exception):  # noqa: N818 - a value of the protocol, told apart by kind, like a refusal
@@ -67,7 +70,7 @@ class Receiver(Protocol):
 class Connection(asyncio.Protocol):
     """One socket to an engine: carries one exchange at a time, and watches for the end of the peer while idle."""
 
-    __slots__ = ("_on_lost", "exchange", "idle_since", "keepalive_s", "transport")
+    __slots__ = ("_look", "_on_lost", "exchange", "idle_since", "keepalive_s", "transport")
 
     transport: asyncio.Transport
 
@@ -76,6 +79,17 @@ class Connection(asyncio.Protocol):
         self.exchange: Exchange | None = None
         self.idle_since = 0.0
         self.keepalive_s = 0.0
+        self._look: select.poll | None = None
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether it is as it was left, idle: bytes or an end that wait to be read make it useless."""
+        if self.transport.is_closing():
+            return False
+        if self._look is None:
+            self._look = select.poll()
+            self._look.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return not self._look.poll(0)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)  # uvloop's are none by inheritance.

@@ -25,12 +25,14 @@ _BUSY = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 _OUR_FAULT = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.PROXY_AUTHENTICATION_REQUIRED)
 _DELAY = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?")
 _WORD = re.compile(r"[A-Za-z0-9_.\[\]-]{1,64}")
+_DEATH = re.compile(rb"EngineCore encountered an issue|EngineDeadError")
+"""vLLM's words for it; other engines end together with their server."""
 _INTERNAL = re.compile(
     r"://|localhost|\b\d{1,3}(?:\.\d{1,3}){3}\b|[\w-]+(?:\.[\w-]+)*:\d{2,5}\b|\.(?:internal|local|svc|lan)\b"
-    r"|Traceback|\bFile \"|(?:^|[\s'\"(=])/(?:[\w.@-]+/)+[\w.@-]*|[A-Za-z]:\\",
+    r"|\bsk-[\w-]{8}|\bBearer\s|Traceback|\bFile \"|(?:^|[\s'\"(=])/(?:[\w.@-]+/)+[\w.@-]*|[A-Za-z]:\\",
     re.IGNORECASE,
 )
-"""Traces of the engine's insides: addresses, host names with ports, private zones, stack traces, paths of its disk."""
+"""Traces of the engine's insides: addresses, names with ports, private zones, stack traces, paths of its disk, keys"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,8 @@ class EngineRefusal:
     error: ApiError
     busy_for_s: float | None = None
     """Seconds for which the engine asks to be left alone; None where it does not."""
+    engine_died: bool = False
+    """What generates has ended, says the server in front of it."""
 
 
 def refusal(status: int, body: bytes, retry_after: str | None = None) -> EngineRefusal:
@@ -56,7 +60,8 @@ def refusal(status: int, body: bytes, retry_after: str | None = None) -> EngineR
         return EngineRefusal(upstream_error(f"The engine refused this gateway ({status})."))
     if 400 <= status < 500:
         return EngineRefusal(_rejected(status, _said(body)))
-    return EngineRefusal(upstream_error(f"The engine answered with status {status}."))
+    error = upstream_error(f"The engine answered with status {status}.")
+    return EngineRefusal(error, engine_died=_DEATH.search(body) is not None)
 
 
 def first_event_error(data: bytes) -> EngineRefusal | None:

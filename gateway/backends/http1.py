@@ -25,6 +25,8 @@ _HEADER = re.compile(rb"\r\n([!#$%&'*+\-.^_`|~0-9A-Za-z]++):[ \t]*+([^\x00-\x08\
 _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,8})(?:;[^\x00\r\n]{0,256})?\r\n")
 _SIZE_LINE_BEGUN = re.compile(rb"[0-9A-Fa-f]{1,8}(?:;[^\x00\r\n]{0,256})?\r?")
 _KEEPALIVE_TIMEOUT = re.compile(rb"(?:^|[,;\s])timeout=([0-9]{1,6})\b", re.IGNORECASE)
+_SIZES = {b"%x" % size: size for size in range(1, 1024)} | {b"%X" % size: size for size in range(1, 1024)}
+"""What most chunks have in their first line, read by a look-up."""
 
 # What the chunked reader expects next, where it is not in the middle of a chunk with so many bytes left.
 _CHUNK_END = 0
@@ -98,6 +100,9 @@ class ResponseParser:
 
     def _feed_head(self, data: bytes) -> bytes:
         buffer = self._buffer
+        if not buffer and (end := data.find(b"\r\n\r\n", 0, HEAD_MAX_BYTES)) >= 0:
+            self._take_head(data[:end])  # The common case: all of it in one segment.
+            return self.feed(data[end + 4 :]) if len(data) > end + 4 else b""
         seen = max(len(buffer) - 3, 0)
         buffer += data
         end = buffer.find(b"\r\n\r\n", seen)
@@ -145,7 +150,8 @@ class ResponseParser:
             raise MalformedResponseError("ambiguous or unknown transfer coding")
         if length is not None and (not length.isdigit() or len(length) > CONTENT_LENGTH_MAX_DIGITS):
             raise MalformedResponseError("invalid content length")
-        if headers.get(b"content-encoding", b"identity").lower() != b"identity":
+        coding = headers.get(b"content-encoding")
+        if coding is not None and coding.lower() != b"identity":
             raise MalformedResponseError("content coding nobody asked for")
         if is_http_1_1:
             self.keepalive_s = _keepalive_s(headers)
@@ -174,9 +180,9 @@ class ResponseParser:
         at, end = 0, len(data)
         if self._left_bytes == _CHUNK_SIZE and data.endswith(b"\r\n"):
             # The common case, one event in one chunk in one segment, at half the cost of the general way.
-            line = _SIZE_LINE.match(data)
-            if line is not None and 0 < end - line.end() - 2 == int(line[1], 16):
-                return data[line.end() : -2]
+            line = data.find(b"\r\n", 0, 8)
+            if line > 0 and _SIZES.get(data[:line]) == end - line - 4:
+                return data[line + 2 : -2]
         parts: list[bytes] = []
         while at < end and self._mode is _Mode.CHUNKED:
             left = self._left_bytes
@@ -257,5 +263,6 @@ def _keepalive_s(headers: dict[bytes, bytes]) -> float:
     connection = headers.get(b"connection")
     if connection is not None and b"close" in (token.strip() for token in connection.lower().split(b",")):
         return 0.0
-    timeout = _KEEPALIVE_TIMEOUT.search(headers.get(b"keep-alive", b""))
+    keep_alive = headers.get(b"keep-alive")
+    timeout = None if keep_alive is None else _KEEPALIVE_TIMEOUT.search(keep_alive)
     return math.inf if timeout is None else max(int(timeout[1]) - KEEPALIVE_MARGIN_S, 0.0)

@@ -9,8 +9,8 @@ A request whose first write fails has not left and goes to a fresh connection, o
 from __future__ import annotations
 
 import asyncio
+import errno
 import re
-import select
 import socket
 import ssl
 from contextlib import AbstractAsyncContextManager
@@ -36,6 +36,7 @@ _AUTHORITY = re.compile(r"[0-9A-Za-z._:\[\]-]+")
 _PATH = re.compile(r"/[!-~]*")
 _HEADER_LINES = re.compile(rb"(?:[!-9;-~]++:[^\x00\r\n]*+\r\n)*+")
 _SWEEPS_PER_TIMEOUT = 8
+_OUR_OWN_LIMITS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _TCP_KEEPALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 """A host that vanished during a long prefill is noticed after 30 s, not after `head_s`."""
 
@@ -85,6 +86,14 @@ class Upstream:
         self._idle: dict[Connection, None] = {}
         self._sweep_timer: asyncio.TimerHandle | None = None
         self._lost = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """Where it is used, always the same: to ask which one is running takes a call of the system."""
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        return self._loop
 
     @property
     def open_connections(self) -> int:
@@ -162,7 +171,7 @@ class Upstream:
         """The connection used last, if one is still good."""
         while self._idle:
             connection, _ = self._idle.popitem()
-            if now - connection.idle_since < connection.keepalive_s and _is_silent(connection.transport):
+            if now - connection.idle_since < connection.keepalive_s and connection.is_silent:
                 return connection
             connection.transport.abort()
         return None
@@ -171,12 +180,11 @@ class Upstream:
         """A fresh connection.
 
         Raises:
-            UpstreamFailure: CONNECT.
+            UpstreamFailure: CONNECT, or LOCAL where it is not the engine's fault.
         """
         if len(self._open) + self._connecting >= self._connections_max:
-            raise UpstreamFailure(
-                FailureKind.CONNECT, "no place for another connection to this engine", request_sent=False
-            )
+            kind = FailureKind.LOCAL if self._connections_max else FailureKind.CONNECT
+            raise UpstreamFailure(kind, "no place for another connection to this engine", request_sent=False)
         loop = asyncio.get_running_loop()
         self._connecting += 1
         try:
@@ -185,6 +193,9 @@ class Upstream:
                     lambda: Connection(self._forget), self._host, self._port, ssl=self._tls
                 )
         except (OSError, UnicodeError) as error:  # UnicodeError: a host name that IDNA refuses.
+            if isinstance(error, OSError) and error.errno in _OUR_OWN_LIMITS:
+                text = "this gateway cannot open another connection"
+                raise UpstreamFailure(FailureKind.LOCAL, text, request_sent=False) from error
             text = f"could not connect to the engine ({type(error).__name__})"
             raise UpstreamFailure(FailureKind.CONNECT, text, request_sent=False) from error
         finally:
@@ -251,7 +262,7 @@ class _Sending:
         self._is_bodiless = is_bodiless
 
     async def __aenter__(self) -> Exchange:
-        loop = asyncio.get_running_loop()
+        loop = self._upstream.loop
         connection = self._upstream.take_idle(loop.time())
         if connection is None or not connection.send(self._head, self._body):
             connection = await self._upstream.connect()
@@ -265,15 +276,6 @@ class _Sending:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._upstream.release(self._connection)
-
-
-def _is_silent(transport: asyncio.Transport) -> bool:
-    """Whether an idle connection is as it was left: bytes or an end that wait to be read make it useless."""
-    if transport.is_closing():
-        return False
-    poll = select.poll()
-    poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
-    return not poll.poll(0)
 
 
 def _watch_for_dead_host(transport: asyncio.Transport) -> None:

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import typer
 
 OK = 200
+UNAUTHORIZED = 401
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 

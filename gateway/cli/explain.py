@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Annotated, NoReturn, TypeVar
 
@@ -11,9 +10,9 @@ import msgspec
 import typer
 
 from gateway.cli.asking import OK, Address, NoAnswerError, address, ask
+from gateway.cli.bearer import AdminToken, bearer
 from gateway.cli.explain_words import DecisionEntry, Estimate, decided, estimated
 from gateway.cli.output import print_json
-from gateway.config.secret import resolve
 
 ANSWER_MAX_S = 10.0
 ANSWER_MAX_BYTES = 2**20
@@ -53,6 +52,7 @@ def explain(
     api_key: Annotated[
         str | None, typer.Option(help="Key to ask with, if the gateway wants one: env:NAME or file:PATH.")
     ] = None,
+    token: AdminToken = None,
     as_json: Annotated[bool, typer.Option("--json", help="The gateway's own answer, as JSON.")] = False,
 ) -> None:
     """What a running gateway would do with a request now, without sending it. Exit 1 if it would be refused.
@@ -65,7 +65,7 @@ def explain(
         if request is not None:
             _explain_request(request, endpoint, url, api_key, as_json=as_json)
         elif request_id is not None:
-            _explain_decision(request_id, admin, as_json=as_json)
+            _explain_decision(request_id, admin, token, as_json=as_json)
     except ExplainError as error:
         _fail(str(error), as_json=as_json)
 
@@ -74,12 +74,7 @@ def _explain_request(path: Path, endpoint: str | None, url: str, api_key: str | 
     gateway = address(url)
     body = _read(path)
     question = b'{"endpoint":%b,"body":%b}' % (json.dumps(endpoint or _endpoint(body, path)).encode(), body)
-    headers = {"content-type": "application/json"}
-    if api_key is not None:
-        try:
-            headers["authorization"] = f"Bearer {resolve(api_key, os.environ)}"
-        except ValueError as error:
-            raise typer.BadParameter(str(error), param_hint="--api-key") from None
+    headers = {"content-type": "application/json", **bearer(api_key, "--api-key")}
     answer = _ask(url, gateway, "/v1/estimate", body=question, headers=headers)
     estimate = _decoded(answer, Estimate, url)
     if as_json:
@@ -89,11 +84,11 @@ def _explain_request(path: Path, endpoint: str | None, url: str, api_key: str | 
     raise typer.Exit(0 if estimate.decision in ("admit", "queue") else 1)
 
 
-def _explain_decision(request_id: str, url: str, *, as_json: bool) -> None:
+def _explain_decision(request_id: str, url: str, token: str | None, *, as_json: bool) -> None:
     gateway = address(url, "--admin")
     if not (request_id.isascii() and request_id.replace("-", "").isalnum()):
         raise typer.BadParameter("a request id has letters, digits and hyphens", param_hint="--id")
-    answer = _ask(url, gateway, f"/api/v1/decisions/{request_id}")
+    answer = _ask(url, gateway, f"/api/v1/decisions/{request_id}", headers=bearer(token, "--token"))
     entry = _decoded(answer, DecisionEntry, url)
     if as_json:
         print_json(json.loads(answer))

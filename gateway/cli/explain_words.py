@@ -15,7 +15,7 @@ REASONS = {
     "headroom": "there is no room",
     "queue_full": "the queue is full",
     "queue_timeout": "no room came in time",
-    "tenant_limit": "its key has its share of the KV cache in use while others wait",
+    "tenant_limit": "its key is at a limit of its own: requests at once or per minute, or its share of the KV cache",
     "no_backend": "no backend of its model can take requests",
     "stale_telemetry": "no backend of its model tells how it is",
     "too_large": "it could come to need more than any backend has",

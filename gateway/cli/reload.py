@@ -8,7 +8,8 @@ from typing import Annotated, NoReturn
 import msgspec
 import typer
 
-from gateway.cli.asking import OK, NoAnswerError, address, ask
+from gateway.cli.asking import OK, UNAUTHORIZED, NoAnswerError, address, ask
+from gateway.cli.bearer import AdminToken, bearer
 from gateway.cli.output import fail_bad_config, print_json
 from gateway.config.faults import ConfigError, Fault
 
@@ -50,6 +51,7 @@ class Rejected(msgspec.Struct, frozen=True):
 def reload(
     *,
     url: Annotated[str, typer.Option(help="Base URL of the gateway's admin port.")] = "http://127.0.0.1:8081",
+    token: AdminToken = None,
     as_json: Annotated[bool, typer.Option("--json", help="The gateway's own answer, as JSON.")] = False,
 ) -> None:
     """Let a running gateway read its configuration anew: all of it takes effect, or nothing does.
@@ -59,11 +61,16 @@ def reload(
 
     Examples: kvgate reload; kvgate reload --url http://127.0.0.1:9081
     """
+    to, headers = address(url), bearer(token, "--token")
     try:
-        status, body = ask(address(url), "/-/reload", timeout_s=ANSWER_MAX_S, body_bytes_max=ANSWER_MAX_BYTES, body=b"")
+        status, body = ask(
+            to, "/-/reload", timeout_s=ANSWER_MAX_S, body_bytes_max=ANSWER_MAX_BYTES, body=b"", headers=headers
+        )
         if status == BAD_REQUEST:
             told = msgspec.json.decode(body, type=Rejected).problems
             fail_bad_config(ConfigError(*(Fault(each.path, each.message) for each in told)), as_json=as_json)
+        if status == UNAUTHORIZED:
+            raise NoAnswerError("asks for its token: --token")
         if status != OK:
             raise NoAnswerError(f"answers with status {status}; is it the admin port?")
         done = msgspec.json.decode(body, type=Reloaded)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
+import resource
 import signal
 import sys
 from collections.abc import Callable
@@ -21,15 +23,20 @@ from gateway.app import Running, run
 from gateway.cli.output import fail_bad_config, print_json, print_table
 from gateway.config import Config, ConfigError, Fault
 from gateway.config.source import ConfigSource
+from gateway.descriptors import raise_files_max
+from gateway.event_loop import loop_factory
 from gateway.front import Front
 from gateway.http_front import serve_http
 from gateway.reporting.logs import Logs, configure
 from gateway.shared_ledger.sharing import StoreLibraryError
 from gateway.systemd import READY, STOPPING, notify, passed_sockets
 from gateway.tokens import TokenizerError
+from gateway.workers.crew import worker_front
 
 FIRST_LOOK_MAX_S = 3.0
 """The start shows what is known of the backends by then; it does not wait for dead ones."""
+CUT_MAX_S = 2.0
+"""How long it may take to tell everybody who is cut off."""
 
 log = structlog.get_logger()
 
@@ -45,6 +52,7 @@ def serve(
     admin_host: Annotated[str | None, typer.Option(help="Address of metrics and state.  [default: 127.0.0.1]")] = None,
     admin_port: Annotated[int | None, typer.Option(help="Port of metrics and state.  [default: 8081]")] = None,
     mode: Annotated[Literal["enforce", "observe"] | None, typer.Option(help="observe refuses nothing.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, max=256, help="Processes that carry requests.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object once it serves.")] = False,
 ) -> None:
     """Run the gateway in front of one or more engines.
@@ -54,7 +62,10 @@ def serve(
 
     Examples: kvgate serve http://127.0.0.1:8000; kvgate serve -c kvgate.yaml --mode observe
     """
-    launch(ConfigSource(path, overrides(urls, host, port, admin_host, admin_port, mode)), as_json=as_json)
+    given = overrides(urls, host, port, admin_host, admin_port, mode)
+    if workers is not None:
+        given["workers"] = workers
+    launch(ConfigSource(path, given), as_json=as_json)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +81,8 @@ class Shown:
 API = Shown("api", "API      {}/v1   (base_url for any OpenAI client)")
 
 
-def launch(source: ConfigSource, *, as_json: bool, front: Front = serve_http, shown: Shown = API) -> None:
-    """Run a gateway with this front until it is told to stop."""
+def launch(source: ConfigSource, *, as_json: bool, front: Front | None = None, shown: Shown = API) -> None:
+    """Run a gateway until it is told to stop; with the HTTP front, unless there is another."""
     try:
         config = source.load()
     except ConfigError as error:
@@ -79,9 +90,14 @@ def launch(source: ConfigSource, *, as_json: bool, front: Front = serve_http, sh
     if not config.backends:
         typer.echo("There is no backend. Give a URL (kvgate serve http://127.0.0.1:8000) or a file (-c).", err=True)
         raise typer.Exit(2)
+    if front is None:
+        front = worker_front(config.workers) if config.workers > 1 else serve_http
+    gc.freeze()  # What there is by now stays, and need not be looked through for garbage again and again.
+    raise_files_max()
+    _dump_no_core()
     logs = configure(config.log.level, config.log.format, admitted_share=config.log.admitted_share)
     try:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
             runner.run(
                 _serve(config, source, logs, front, lambda running: _print_start(running, shown, as_json=as_json))
             )
@@ -114,6 +130,7 @@ async def _serve(
         notify(STOPPING)
         # Whoever asks twice does not want to wait.
         stop.clear()
+        await running.hand_over()
         await _drain(running, stop, running.config.drain_max_s)
 
 
@@ -125,7 +142,7 @@ async def _first_looks(running: Running) -> None:
 
 
 async def _drain(running: Running, now: asyncio.Event, drain_max_s: float) -> None:
-    """Turn away what comes, let end what runs, but not for ever and not after a second signal."""
+    """Turn away what comes, let end what runs; what runs for too long, or after a second signal, is cut openly."""
     running.start_drain()
     log.info("draining", drain_max_s=drain_max_s)
     drained = asyncio.ensure_future(running.gate.drained())  # noqa: TID251  # awaited below
@@ -133,6 +150,11 @@ async def _drain(running: Running, now: asyncio.Event, drain_max_s: float) -> No
     done, pending = await asyncio.wait((drained, hurried), timeout=drain_max_s, return_when=asyncio.FIRST_COMPLETED)
     for task in pending:
         task.cancel()
+    if drained not in done:
+        running.gate.cut()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CUT_MAX_S):
+                await running.gate.drained()
     log.info("stopped", complete=drained in done)
 
 
@@ -191,10 +213,7 @@ def overrides(
     return overrides
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop where there is one: a third less CPU per chunk."""
-    try:
-        import uvloop  # absent on Windows
-    except ImportError:
-        return None
-    return uvloop.new_event_loop
+def _dump_no_core() -> None:
+    """It would hold keys and prompts. Whoever needs one raises the soft limit of the process: `prlimit --core`."""
+    with contextlib.suppress(OSError):  # Whoever forbids it sets the limit: systemd's LimitCORE=.
+        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))

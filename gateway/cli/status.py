@@ -9,7 +9,8 @@ from typing import Annotated
 import msgspec
 import typer
 
-from gateway.cli.asking import OK, Address, NoAnswerError, address, ask
+from gateway.cli.asking import OK, UNAUTHORIZED, Address, NoAnswerError, address, ask
+from gateway.cli.bearer import AdminToken, bearer
 from gateway.cli.output import print_json, print_table
 
 ANSWER_MAX_S = 3.0
@@ -84,6 +85,7 @@ def status(
     *,
     url: Annotated[str, typer.Option(help="Base URL of the gateway's admin port.")] = "http://127.0.0.1:8081",
     watch: Annotated[bool, typer.Option("--watch", help="Show it every second, until Ctrl-C.")] = False,
+    token: AdminToken = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
 ) -> None:
     """Live headroom of a running gateway. Exit 1 if it does not answer.
@@ -92,10 +94,10 @@ def status(
 
     Examples: kvgate status; kvgate status --watch; kvgate status --json
     """
-    gateway = address(url)
+    gateway, headers = address(url), bearer(token, "--token")
     try:
         while True:
-            _show(_ask(gateway), as_json=as_json, watch=watch)
+            _show(_ask(gateway, headers), as_json=as_json, watch=watch)
             if not watch:
                 return
             time.sleep(WATCH_EVERY_S)
@@ -109,12 +111,16 @@ def status(
         return
 
 
-def _ask(gateway: Address) -> bytes:
+def _ask(gateway: Address, headers: dict[str, str]) -> bytes:
     """The state as the gateway gives it."""
     try:
-        status, body = ask(gateway, "/api/v1/state", timeout_s=ANSWER_MAX_S, body_bytes_max=ANSWER_MAX_BYTES)
+        status, body = ask(
+            gateway, "/api/v1/state", timeout_s=ANSWER_MAX_S, body_bytes_max=ANSWER_MAX_BYTES, headers=headers
+        )
     except NoAnswerError as error:
         raise StatusError(str(error)) from error
+    if status == UNAUTHORIZED:
+        raise StatusError("asks for its token: --token")
     if status != OK:
         raise StatusError(f"answers with status {status}; is it the admin port?")
     return body

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TypeVar
 
 from pydantic import BaseModel
 
-from gateway.config.schema import Config, Listen, Tls
+from gateway.config.listen import Listen
+from gateway.config.schema import Config
 
-RESTART = frozenset({"listen", "tokenizers", "state", "journal", "ledger", "metrics", "log.format"})
+T = TypeVar("T")
+RESTART = frozenset({"listen", "tokenizers", "state", "journal", "ledger", "metrics", "workers", "log.format"})
 """Paths of keys that count at the start only, with all that is below them."""
-LIVE_IN_LISTEN = ("tls", "admin_tls")
-"""Certificates can be changed, but not whether there is one."""
+LIVE_IN_LISTEN = ("tls", "admin_tls", "admin_token")
+"""Certificates and the token can be changed, but not whether there is one."""
 
 
 def differences(before: BaseModel, after: BaseModel, path: str = "") -> Iterator[str]:
@@ -37,10 +40,11 @@ def without_restart(before: Config, after: Config) -> Config:
 
 
 def _listen(before: Listen, after: Listen) -> Listen:
-    return before.model_copy(update={key: _tls(getattr(before, key), getattr(after, key)) for key in LIVE_IN_LISTEN})
+    renewed = {key: _renewed(getattr(before, key), getattr(after, key)) for key in LIVE_IN_LISTEN}
+    return before.model_copy(update=renewed)
 
 
-def _tls(before: Tls | None, after: Tls | None) -> Tls | None:
+def _renewed(before: T | None, after: T | None) -> T | None:
     return before if before is None or after is None else after
 
 

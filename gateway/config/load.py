@@ -10,6 +10,7 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
+from gateway.admin.loopback import is_loopback
 from gateway.config.faults import ConfigError, Fault, faults_of
 from gateway.config.schema import Config
 from gateway.config.secret import ENVIRON
@@ -147,6 +148,20 @@ def _is_index(key: object) -> bool:
     return isinstance(key, str) and key.isascii() and key.isdecimal() and len(key) <= 4
 
 
+def admin_faults(config: Config, address: str) -> Iterator[Fault]:
+    """What is wrong with an admin port at this address: whoever reaches it must be asked for a token."""
+    if config.listen.admin_token is None and not is_loopback(address):
+        remedy = "set it to env:NAME or file:PATH, or keep listen.admin_host 127.0.0.1"
+        yield Fault("listen.admin_token", f"is required where others reach the admin port, at {address}: {remedy}")
+
+
+def _listen_faults(config: Config) -> Iterator[Fault]:
+    listen = config.listen
+    if listen.port and listen.port == listen.admin_port:
+        yield Fault("listen.admin_port", f"must differ from listen.port, {listen.port}")
+    yield from admin_faults(config, listen.admin_host)
+
+
 def _cross_faults(config: Config) -> Iterator[Fault]:
     """What no single key can show."""
     for section in ("backends", "tenants"):
@@ -154,15 +169,14 @@ def _cross_faults(config: Config) -> Iterator[Fault]:
         for index, item in enumerate(getattr(config, section)):
             if first.setdefault(item.name, index) != index:
                 yield Fault(f"{section}.{index}.name", f"'{item.name}' is the name of {section}.{first[item.name]} too")
-    holders: dict[bytes, str] = {}
+    token = config.listen.admin_token
+    holders = {token.sha256: "listen.admin_token"} if token is not None else {}
     for t, tenant in enumerate(config.tenants):
         for k, key in enumerate(tenant.keys):
             path = f"tenants.{t}.keys.{k}"
             if holders.setdefault(key.sha256, path) != path:
                 yield Fault(path, f"is the same key as {holders[key.sha256]}")
-    listen = config.listen
-    if listen.port and listen.port == listen.admin_port:
-        yield Fault("listen.admin_port", f"must differ from listen.port, {listen.port}")
+    yield from _listen_faults(config)
     for model, file in config.tokenizers.items():
         if not Path(file).exists():
             yield Fault(f"tokenizers.{model}", f"there is no file or folder {file}")

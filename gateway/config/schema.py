@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from pathlib import Path
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ByteSize, ConfigDict, Field, model_validator
+from pydantic import ByteSize, Field, model_validator
 
 from gateway.admission.limits import AdmissionLimits
 from gateway.admission.slo import Slo
@@ -17,58 +17,28 @@ from gateway.api.auth import TenantKeys
 from gateway.api.parse import ParsePolicy
 from gateway.backends.settings import BackendSettings, KvSettings
 from gateway.backends.upstream import UpstreamTimeouts
-from gateway.config.secret import KeyDigest, Secret
-from gateway.config.values import Host, Models, Name, Port, Positive, Real, Seconds, StoreUrl, Url, Whole, backend_name
-from gateway.domain import BackendLimits, Priority
+from gateway.config.listen import Listen
+from gateway.config.secret import ENVIRON, REFERENCES, KeyDigest, Secret
+from gateway.config.values import (
+    Count,
+    Models,
+    Name,
+    Positive,
+    Real,
+    Seconds,
+    Section,
+    StoreUrl,
+    Url,
+    Whole,
+    backend_name,
+)
+from gateway.domain import BackendLimits, Priority, TenantLimits
 from gateway.request import Tenant
 from gateway.shared_ledger.claims import LedgerSettings
-from gateway.tls import CertificateFiles
 
 _ADMISSION = AdmissionLimits()
 _UPSTREAM = UpstreamTimeouts()
 _LEDGER = LedgerSettings("")
-
-
-class Section(BaseModel):
-    """What all parts share: unknown keys are refused, values never change, errors do not quote their input."""
-
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        hide_input_in_errors=True,
-        protected_namespaces=(),
-        use_attribute_docstrings=True,
-    )
-
-
-class Tls(Section):
-    """Certificate of a listener."""
-
-    certificate: Annotated[str, Field(min_length=1, max_length=4096)]
-    """PEM file with the certificate, its chain behind it."""
-    key: Annotated[str, Field(min_length=1, max_length=4096)]
-    """PEM file with its private key, without a password."""
-
-    def files(self) -> CertificateFiles:
-        """The same in the words of what reads them."""
-        return CertificateFiles(Path(self.certificate), Path(self.key))
-
-
-class Listen(Section):
-    """Where the gateway listens."""
-
-    host: Host = "127.0.0.1"
-    """Address of the API."""
-    port: Port = 8080
-    """Port of the API; 0 takes any free one."""
-    admin_host: Host = "127.0.0.1"
-    """Address of metrics, state and drain. Keep it private: it has no key."""
-    admin_port: Port = 8081
-    """Port of metrics, state and drain; 0 takes any free one."""
-    tls: Tls | None = None
-    """Certificate of the API's port, {certificate: PATH, key: PATH}; null: plain HTTP. A reload reads renewed files."""
-    admin_tls: Tls | None = None
-    """Certificate of the admin port, likewise."""
 
 
 class Kv(Section):
@@ -86,9 +56,9 @@ class Kv(Section):
 class Limits(Section):
     """What a hosted provider allows; 0: no limit known."""
 
-    requests_per_minute: Annotated[Whole, Field(ge=0, le=2**53)] = 0
+    requests_per_minute: Count = 0
     """Requests per minute."""
-    tokens_per_minute: Annotated[Whole, Field(ge=0, le=2**53)] = 0
+    tokens_per_minute: Count = 0
     """Prompt and output tokens per minute."""
 
 
@@ -205,10 +175,18 @@ class TenantConfig(Section):
     """The best class its requests may ask for, and their class if they ask for none."""
     kv_share: Annotated[Real, Field(gt=0, le=1, allow_inf_nan=False)] = 0.5
     """Part of a backend's KV cache it may hold while others want room."""
+    requests_max: Count = 0
+    """Requests of it that run at once; as many more may wait for their turn. 0: no limit."""
+    requests_per_minute: Count = 0
+    """Requests it may send per minute, all in one burst or evenly. This limit, and those beside it, count in each
+    gateway for itself. 0: no limit."""
+    tokens_per_minute: Count = 0
+    """Prompt and output tokens per minute: as expected when a request comes, as used when it has ended. 0: no limit."""
 
     def settings(self) -> TenantKeys:
         """The same in the words of the API's room."""
-        tenant = Tenant(self.name, Priority[self.priority.upper()], self.kv_share)
+        limits = TenantLimits(self.requests_max, self.requests_per_minute, self.tokens_per_minute)
+        tenant = Tenant(self.name, Priority[self.priority.upper()], self.kv_share, limits)
         return TenantKeys(tenant, tuple(key.sha256 for key in self.keys))
 
 
@@ -323,6 +301,8 @@ class Config(Section):
     """How long running requests may go on after SIGTERM."""
     response_headers: bool = True
     """Whether answers carry x-kvgate-* headers that explain the decision."""
+    workers: Annotated[Whole, Field(ge=1, le=256)] = 1
+    """Processes that carry requests; one more decides for all of them if there are several."""
     log: Log = Log()
     journal: JournalConfig = JournalConfig()
     ledger: LedgerConfig = LedgerConfig()
@@ -370,6 +350,19 @@ class Config(Section):
         shown = self.model_dump(mode="json", by_alias=True)
         assert isinstance(shown, dict)
         return shown
+
+    def referring(self) -> bytes:
+        """All of it as JSON with secrets by reference, for another process of this gateway."""
+        return self.model_dump_json(by_alias=True, context={REFERENCES: True}).encode()
+
+    @classmethod
+    def referred(cls, content: bytes, environ: Mapping[str, str]) -> Config:
+        """What `referring` gave, its secrets looked up again.
+
+        Raises:
+            ValidationError: one cannot be found any more.
+        """
+        return cls.model_validate_json(content, context={ENVIRON: environ})
 
     def fingerprint(self) -> str:
         """A short hash of the effective configuration without its secrets: equal on replicas that agree."""

@@ -7,14 +7,17 @@ import hmac
 from collections.abc import Mapping
 from pathlib import Path
 
-from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, SerializationInfo, ValidationInfo
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
 ENVIRON = "environ"
 """Key of the validation context that holds the environment which `env:` references read."""
+REFERENCES = "references"
+"""Key of the serialization context that asks for references instead of nothing."""
 SECRET_BYTES_MAX = 4096
 """No provider's key comes near; a reference to the wrong file should not load it whole."""
+TOKEN_LENGTH_MIN = 16
 HIDDEN = "***"
 
 
@@ -54,12 +57,16 @@ class Secret:
     def __get_pydantic_core_schema__(cls, _source: object, _handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.with_info_plain_validator_function(
             cls._validate,
-            serialization=core_schema.plain_serializer_function_ser_schema(str),
+            serialization=core_schema.plain_serializer_function_ser_schema(cls._told, info_arg=True),
         )
 
     @classmethod
     def __get_pydantic_json_schema__(cls, _schema: CoreSchema, _handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         return {"type": "string", "pattern": "^(env:[A-Za-z_][A-Za-z0-9_]*|file:.+)$"}
+
+    def _told(self, info: SerializationInfo) -> str:
+        """Where it came from, for another process of this gateway; nothing for anybody else."""
+        return self.reference if (info.context or {}).get(REFERENCES) else HIDDEN
 
     @classmethod
     def _validate(cls, reference: object, info: ValidationInfo) -> Secret:
@@ -88,6 +95,17 @@ class KeyDigest(Secret):
 
     def _digest(self) -> bytes:
         return self.sha256
+
+
+class AdminToken(KeyDigest):
+    """What opens the admin port: one key for everything there, so it must not be one that is guessed."""
+
+    __slots__ = ()
+
+    def __init__(self, value: str, reference: str) -> None:
+        if len(value) < TOKEN_LENGTH_MIN:
+            raise ValueError(f"{reference} holds fewer than {TOKEN_LENGTH_MIN} characters: use openssl rand -hex 32")
+        super().__init__(value, reference)
 
 
 def resolve(reference: str, environ: Mapping[str, str]) -> str:

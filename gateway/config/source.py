@@ -44,7 +44,7 @@ class ConfigSource:
 
 def files_of(config: Config) -> Iterator[str]:
     """Files whose content became part of a configuration."""
-    secrets = [backend.api_key for backend in config.backends]
+    secrets = [config.listen.admin_token, *(backend.api_key for backend in config.backends)]
     for secret in (*secrets, *(key for tenant in config.tenants for key in tenant.keys)):
         if secret is not None and secret.reference.startswith(FILE_REFERENCE):
             yield secret.reference.removeprefix(FILE_REFERENCE)

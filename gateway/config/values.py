@@ -1,4 +1,4 @@
-"""The kinds of values that keys take, with their checks: names, URLs, sizes, times."""
+"""What sections are made of: the kinds of values that keys take, with their checks, and what all sections share."""
 
 from __future__ import annotations
 
@@ -6,10 +6,22 @@ import re
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 NAME = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 MODEL_NAME = re.compile(r"[A-Za-z0-9._:/@-]{1,256}")
+
+
+class Section(BaseModel):
+    """What all parts share: unknown keys are refused, values never change, errors do not quote their input."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+        protected_namespaces=(),
+        use_attribute_docstrings=True,
+    )
 
 
 def check_url(url: str) -> str:
@@ -73,3 +85,4 @@ StoreUrl = Annotated[str, Field(max_length=1024), AfterValidator(check_store_url
 Models = Annotated[dict[str, str], AfterValidator(check_models)]
 Seconds = Annotated[Real, Field(gt=0, le=86_400, allow_inf_nan=False)]
 Positive = Annotated[Whole, Field(ge=1, le=2**53)]
+Count = Annotated[Whole, Field(ge=0, le=2**53)]

@@ -56,7 +56,7 @@ class Deal:
 
     def broken(self, text: str, reason: str) -> BrokenAnswerError:
         """The engine's answer broke off; what came of it counts."""
-        self.place.end(Outcome.BROKEN)
+        self.place.end(Outcome.BROKEN, failure=self.trip.name)
         self.cut()
         self.trip.upstream_failed(self.place.backend, reason)
         error = upstream_error(f"The engine failed: {text}.")
@@ -143,7 +143,7 @@ class Streamed:
             deal.trip.delivered()  # Clients hang up on the last event: what follows is of no interest to them.
             return
         # Its error has passed on to the client.
-        deal.place.end(Outcome.FINISHED, watch.usage)
+        deal.place.end(Outcome.FINISHED, watch.usage, failure=deal.trip.name)
         deal.trip.answered(watch.usage, finished=False, hit_length=watch.hit_length)
         deal.trip.upstream_failed(deal.place.backend, "http_5xx")
         deal.trip.failed(upstream_error("The engine failed: it reported an error in its stream."))
@@ -184,7 +184,9 @@ class Rejection:
         deal, status = self._deal, self._status
         found = refusal(status, self._kept, self._retry_after)
         is_busy = found.busy_for_s is not None
-        deal.place.end(Outcome.REFUSED if is_busy or status < SERVER_ERROR else Outcome.BROKEN)
+        is_its_fault = not is_busy and not 400 <= status < SERVER_ERROR
+        outcome = Outcome.REFUSED if is_busy or status < SERVER_ERROR else Outcome.BROKEN
+        deal.place.end(outcome, failure=deal.trip.name if is_its_fault else None)
         if found.busy_for_s is not None:
             deal.gate.busy(deal.place.backend, found.busy_for_s)
         if is_busy or found.error.status >= SERVER_ERROR:
@@ -199,7 +201,7 @@ class Unreached:
     def __init__(self, deal: Deal, status: int, details: str) -> None:
         is_unsent = "connection_failure" in details or "connection_timeout" in details
         reason = "connect" if is_unsent else "timeout" if "timeout" in details else "reset"
-        deal.place.end(Outcome.NOT_SENT if is_unsent else Outcome.BROKEN)
+        deal.place.end(Outcome.NOT_SENT if is_unsent else Outcome.BROKEN, failure=deal.trip.name)
         if is_unsent:
             deal.gate.unreachable(deal.place.backend)
         deal.trip.upstream_failed(deal.place.backend, reason)

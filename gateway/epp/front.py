@@ -33,13 +33,15 @@ def check_config(config: Config) -> None:
     """Refuse what works for the proxy alone.
 
     Raises:
-        ConfigError: a backend that no data plane can be sent to.
+        ConfigError: a backend that no data plane can be sent to, or several processes.
     """
     faults = [
         Fault(f"backends.{index}.url", problem)
         for index, backend in enumerate(config.backends)
         if (problem := unsuitable(backend.url))
     ]
+    if config.workers > 1:
+        faults.append(Fault("workers", "kvgate epp is one process: Envoy carries the requests, it only decides"))
     if faults:
         raise ConfigError(*faults)
 

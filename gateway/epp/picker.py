@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import msgspec
@@ -60,7 +60,7 @@ class PickerSettings:
     """Who may ask."""
     has_keys: bool
     """Their keys are ours, and no engine's business."""
-    api_keys: Mapping[str, str]
+    api_keys: Mapping[str, str] = field(repr=False)
     """Of backends that want one, by name."""
     started_at_unix_s: int
 

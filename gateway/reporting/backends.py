@@ -14,11 +14,12 @@ WORDS = {
     BackendState.COLD: "cold",
     BackendState.READY: "ready",
     BackendState.BUSY: "ejected",
+    BackendState.EJECTED: "ejected",
     BackendState.DRAINING: "draining",
     BackendState.DOWN: "ejected",
 }
 """Admission's states in the words of `families.STATES`."""
-ALIVE = (BackendState.READY, BackendState.BUSY, BackendState.DRAINING)
+ALIVE = (BackendState.READY, BackendState.BUSY, BackendState.EJECTED, BackendState.DRAINING)
 """It answers, whether or not it is sent anything."""
 
 

@@ -19,13 +19,17 @@ import msgspec
 import structlog
 from structlog.typing import Processor
 
+from gateway.domain import Priority
 from gateway.reporting.record import RequestRecord
 
 LINES_MAX = 10_000
 """Lines that wait for a slow reader of the log; what comes on top is dropped and counted."""
+LINES_AT_ONCE = 1_000
 CLOSE_MAX_S = 2.0
 GATHER_S = 0.05
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+_ENCODE = msgspec.json.Encoder().encode
+_PRIORITIES = {priority: priority.name.lower() for priority in Priority}
 _OK = 200
 _SERVER_ERROR = 500
 
@@ -35,7 +39,8 @@ class LineWriter:
 
     def __init__(self, stream: TextIO, lines_max: int = LINES_MAX) -> None:
         self._stream = stream
-        self._lines: queue.Queue[str | None] = queue.Queue(lines_max)
+        self._lines_max = lines_max
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         self._thread.start()
         self.dropped = 0
@@ -43,29 +48,31 @@ class LineWriter:
 
     def write(self, line: str) -> None:
         """Hand over one line without its end; never blocks."""
-        try:
-            self._lines.put_nowait(line)
-        except queue.Full:
+        if self._lines.qsize() < self._lines_max:
+            self._lines.put(line)
+        else:
             self.dropped += 1
 
     def close(self, timeout_s: float = CLOSE_MAX_S) -> None:
         """Write what is left, for so long at most."""
-        try:
-            self._lines.put(None, timeout=timeout_s)
-        except queue.Full:
-            return
+        self._lines.put(None)
         self._thread.join(timeout_s)
 
     def _run(self) -> None:
         while (line := self._lines.get()) is not None:
+            lines = [line]
+            while not self._lines.empty() and len(lines) < LINES_AT_ONCE and (line := self._lines.get()) is not None:
+                lines.append(line)
             try:
-                self._stream.write(line + "\n")
-                if self._lines.empty():
-                    self._stream.flush()
-                    # Waking a thread costs the event loop more than the line did: let some lines come together.
-                    time.sleep(GATHER_S)
+                self._stream.write("\n".join(lines) + "\n")
+                self._stream.flush()
             except (OSError, ValueError):  # ValueError: the stream was closed
-                self.dropped += 1
+                self.dropped += len(lines)
+            if line is None:
+                return
+            if self._lines.empty():
+                # Waking a thread costs the event loop more than the line did: let some lines come together.
+                time.sleep(GATHER_S)
 
 
 class _Handler(logging.Handler):
@@ -111,8 +118,12 @@ class Logs:
             self._logger.log(LEVELS[level], "request", **request_line(record))
             return
         now = dt.datetime.now(dt.UTC)  # noqa: TID251  # a log knows the wall clock
-        line = {"event": "request", "level": level, "ts": now, **request_line(record)}
-        self._writer.write(msgspec.json.encode(line).decode())
+        line = b'{"event":"request","level":"%b","ts":%b,%b' % (
+            level.encode(),
+            _ENCODE(now),
+            _ENCODE(_line(record))[1:],
+        )
+        self._writer.write(line.decode())
 
     def close(self, timeout_s: float = CLOSE_MAX_S) -> None:
         """Write what is left, for so long at most."""
@@ -175,35 +186,71 @@ def is_kept(record: RequestRecord, admitted_share: float) -> bool:
     return zlib.crc32(record.request_id.encode()) < admitted_share * 2**32
 
 
+class _Line(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """The canonical line of one request; what is not known is its default, and so left out."""
+
+    request_id: str = ""
+    trace_id: str = ""
+    endpoint: str = ""
+    model: str = ""
+    backend: str = ""
+    tenant: str = ""
+    priority: str
+    outcome: str = ""
+    reason: str = ""
+    code: int
+    error: str = ""
+    stream: bool
+    need_tokens: int | None = None
+    headroom_before: int | None = None
+    retry_after_s: float | None = None
+    queue_wait_s: float
+    ttft_s: float | None = None
+    duration_s: float
+    prompt_tokens: int | None = None
+    cached_prompt_tokens: int | None = None
+    output_tokens: int | None = None
+    predicted_prompt: int | None = None
+    predicted_output: int | None = None
+    output_bound: int | None = None
+    kv_tokens: int
+    disconnect: str | None = None
+    upstream_failures: list[str] = []
+
+
 def request_line(record: RequestRecord) -> dict[str, object]:
     """The canonical line of one request; fields of which nothing is known are left out."""
-    fields: dict[str, object] = {
-        "request_id": record.request_id,
-        "trace_id": record.trace_id,
-        "endpoint": record.endpoint,
-        "model": record.model[:256],
-        "backend": record.backend,
-        "tenant": record.tenant,
-        "priority": record.priority.name.lower(),
-        "outcome": record.outcome,
-        "reason": record.reason,
-        "code": record.code,
-        "error": record.error,
-        "stream": record.stream,
-        "need_tokens": None if record.backend else record.need_tokens,
-        "headroom_before": record.headroom_tokens,
-        "retry_after_s": None if record.retry_after_s is None else round(record.retry_after_s, 3),
-        "queue_wait_s": round(record.queue_wait_s, 4),
-        "ttft_s": None if record.ttft_s is None else round(record.ttft_s, 4),
-        "duration_s": round(record.duration_s, 4),
-        "prompt_tokens": record.prompt_tokens,
-        "cached_prompt_tokens": record.cached_prompt_tokens,
-        "output_tokens": record.output_tokens,
-        "predicted_prompt": record.predicted_prompt_tokens,
-        "predicted_output": record.predicted_output_p50,
-        "output_bound": record.predicted_output_bound,
-        "kv_tokens": record.kv_tokens,
-        "disconnect": record.disconnect,
-        "upstream_failures": [f"{attempt.backend}:{attempt.reason}" for attempt in record.attempts],
-    }
-    return {key: value for key, value in fields.items() if value is not None and value not in ("", [])}
+    fields: dict[str, object] = msgspec.to_builtins(_line(record))
+    return fields
+
+
+def _line(record: RequestRecord) -> _Line:
+    return _Line(
+        request_id=record.request_id,
+        trace_id=record.trace_id,
+        endpoint=record.endpoint,
+        model=record.model[:256],
+        backend=record.backend,
+        tenant=record.tenant,
+        priority=_PRIORITIES[record.priority],
+        outcome=record.outcome,
+        reason=record.reason,
+        code=record.code,
+        error=record.error,
+        stream=record.stream,
+        need_tokens=None if record.backend else record.need_tokens,
+        headroom_before=record.headroom_tokens,
+        retry_after_s=None if record.retry_after_s is None else round(record.retry_after_s, 3),
+        queue_wait_s=round(record.queue_wait_s, 4),
+        ttft_s=None if record.ttft_s is None else round(record.ttft_s, 4),
+        duration_s=round(record.duration_s, 4),
+        prompt_tokens=record.prompt_tokens,
+        cached_prompt_tokens=record.cached_prompt_tokens,
+        output_tokens=record.output_tokens,
+        predicted_prompt=record.predicted_prompt_tokens,
+        predicted_output=record.predicted_output_p50,
+        output_bound=record.predicted_output_bound,
+        kv_tokens=record.kv_tokens,
+        disconnect=record.disconnect,
+        upstream_failures=[f"{attempt.backend}:{attempt.reason}" for attempt in record.attempts],
+    )

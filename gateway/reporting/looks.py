@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Gauge, Histogram
-
 from gateway.reporting.families import TELEMETRY_REASONS
 from gateway.reporting.registry import Families
+from gateway.reporting.tally import Counter, Gauge, Histogram
 
 
 class LookMetrics:

@@ -5,9 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
-from prometheus_client import Gauge, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
 
 from gateway.admission.commands import Admit, Command, Refuse
@@ -17,7 +16,7 @@ from gateway.domain import Priority, Ticket
 from gateway.errors import RETRY_AFTER_MAX_S
 from gateway.reporting.backends import BackendMetrics
 from gateway.reporting.ext_proc import ExtProcMetrics
-from gateway.reporting.families import NO_BACKEND, OTHER
+from gateway.reporting.families import NO_BACKEND, OTHER, PRIORITIES
 from gateway.reporting.gpus import GpuMetrics
 from gateway.reporting.ledger import LedgerMetrics, Mode
 from gateway.reporting.looks import LookMetrics
@@ -25,6 +24,7 @@ from gateway.reporting.process import ProcessMetrics
 from gateway.reporting.record import RequestRecord
 from gateway.reporting.registry import Families
 from gateway.reporting.series import ModelSeries, ServedSeries
+from gateway.reporting.tally import Gauge
 from gateway.reporting.tenants import TenantMetrics
 
 MODELS_MAX = 200
@@ -53,7 +53,6 @@ class Metrics:
         revision: str = "",
         tenants: Collection[str] = (),
     ) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call]
         self._families = families = Families()
         self._exceed_ratio_target = exceed_ratio_target
         self._names = {OTHER, *models}
@@ -66,8 +65,10 @@ class Metrics:
         self._looks = LookMetrics(families)
         self._gpus = GpuMetrics(families)
         self._tenants = TenantMetrics(families, tenants)
+        self._tells_tenants = bool(tenants)
         self._process = ProcessMetrics(families, version=version, revision=revision, config_sha256=config_sha256)
-        self._decision_s = families.histogram("admission_decision_duration_seconds")
+        self.on_decision: Callable[[float], None] = families.histogram("admission_decision_duration_seconds").observe
+        """Takes how long one call of admission took, seconds."""
         self._overflow = families.counter("label_overflow_total", "model_name")
         for name in sorted(self._names):
             self._model(name)
@@ -77,6 +78,9 @@ class Metrics:
         arrived: int | None = None
         if isinstance(event, Arrived):
             arrived = event.ticket.id
+            if len(commands) == 1 and isinstance(admit := commands[0], Admit) and admit.ticket_id == arrived:
+                self._admitted(event.ticket, admit, now)  # The common case: nobody waits, and it may go at once.
+                return
             self._pending[arrived] = (event.ticket, now)
         elif isinstance(event, Left):
             self._left(event.ticket_id, now)
@@ -89,10 +93,6 @@ class Metrics:
                 self._admitted(ticket, command, now)
             else:
                 self._refused(ticket, command, now - since, queued=command.ticket_id != arrived)
-
-    def on_decision(self, duration_s: float) -> None:
-        """How long one call of admission took."""
-        self._decision_s.observe(duration_s)
 
     def on_loop_lag(self, lag_s: float) -> None:
         """How late the event loop ran a timer."""
@@ -202,10 +202,11 @@ class Metrics:
     def decision_counts(self) -> list[dict[str, str | int]]:
         """How often each decision was made since the start, for the page; those never made are left out."""
         return [
-            {"model": name, "priority": priority.name.lower(), "outcome": outcome, "reason": reason, "count": count}
+            {"model": name, "priority": priority, "outcome": outcome, "reason": reason, "count": int(made.value)}
             for name, model in self._models.items()
-            for priority, asked in model.asked.items()
-            for (outcome, reason), count in asked.counts.items()
+            for priority, asked in zip(PRIORITIES, model.asked.values(), strict=True)
+            for (outcome, reason), made in asked.decisions.items()
+            if made.value
         ]
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
@@ -249,7 +250,8 @@ class Metrics:
     def _decide(self, ticket: Ticket, outcome: str, reason: str, tokens: int, waited_s: float) -> None:
         asked = self._model(self._name(ticket.model)).asked[ticket.priority]
         asked.decide(outcome, reason, tokens, waited_s)
-        self._tenants.decide(ticket.tenant, outcome)
+        if self._tells_tenants:
+            self._tenants.decide(ticket.tenant, outcome)
 
     def _admitted(self, ticket: Ticket, command: Admit, now: float) -> None:
         if not ticket.retried:

@@ -21,7 +21,7 @@ class UpstreamAttempt:
     """The request went on to another backend."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # A frozen one of so many fields takes several times as long to make.
 class RequestRecord:
     """One request, answered or abandoned. Token counts are over all its sequences; None: not known."""
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry
+from prometheus_client.metrics_core import Metric
 
 from gateway.reporting.families import GATEWAY, PREFIX, Family
+from gateway.reporting.tally import Counter, Gauge, Histogram, Series, with_infinity
 
 _UNITS = ("seconds", "bytes", "tokens", "ratio")
 """Units that OpenMetrics names in a line of its own."""
@@ -17,36 +20,37 @@ class Families:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._counters: dict[str, Counter] = {}
-        self._gauges: dict[str, Gauge] = {}
-        self._histograms: dict[str, Histogram] = {}
+        self._counters: dict[str, Series[Counter]] = {}
+        self._gauges: dict[str, Series[Gauge]] = {}
+        self._histograms: dict[str, Series[Histogram]] = {}
         self.add(GATEWAY)
 
     def add(self, families: Iterable[Family]) -> None:
         """Export these families from now on."""
         for family in families:
-            name, labels, unit = PREFIX + family.name, family.labels, _unit(family.name)
+            name, labels, registry = family.name, family.labels, self.registry
+            stem = PREFIX + name.removesuffix("_total") if family.type == "counter" else PREFIX + name
+            metric = Metric(stem, family.help, family.type, _unit(name))
             match family.type:
                 case "counter":
-                    self._counters[family.name] = Counter(name, family.help, labels, unit=unit, registry=self.registry)
+                    self._counters[name] = Series(metric, labels, Counter, registry)
                 case "gauge":
-                    self._gauges[family.name] = Gauge(name, family.help, labels, unit=unit, registry=self.registry)
+                    self._gauges[name] = Series(metric, labels, Gauge, registry)
                 case "histogram":
-                    self._histograms[family.name] = Histogram(
-                        name, family.help, labels, unit=unit, registry=self.registry, buckets=family.buckets
-                    )
+                    make = partial(Histogram, with_infinity(family.buckets))
+                    self._histograms[name] = Series(metric, labels, make, registry)
 
     def counter(self, name: str, *labels: str) -> Counter:
         """One series of a counter."""
-        return self._counters[name].labels(*labels) if labels else self._counters[name]
+        return self._counters[name].of(*labels)
 
     def gauge(self, name: str, *labels: str) -> Gauge:
         """One series of a gauge."""
-        return self._gauges[name].labels(*labels) if labels else self._gauges[name]
+        return self._gauges[name].of(*labels)
 
     def histogram(self, name: str, *labels: str) -> Histogram:
         """One series of a histogram."""
-        return self._histograms[name].labels(*labels) if labels else self._histograms[name]
+        return self._histograms[name].of(*labels)
 
     def remove_gauge(self, name: str, *labels: str) -> None:
         """Take a series away, where its labels stopped being true."""
@@ -54,9 +58,12 @@ class Families:
 
     def remove_all(self, **labels: str) -> None:
         """Take away every series of these labels: what they name is gone for good."""
-        for family in (*self._counters.values(), *self._gauges.values(), *self._histograms.values()):
-            if labels.keys() <= set(family._labelnames):  # noqa: SLF001  # said nowhere else
-                family.remove_by_labels(labels)
+        for counter in self._counters.values():
+            counter.remove_all(labels)
+        for gauge in self._gauges.values():
+            gauge.remove_all(labels)
+        for histogram in self._histograms.values():
+            histogram.remove_all(labels)
 
 
 class Total:

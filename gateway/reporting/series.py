@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from prometheus_client import Counter, Histogram
-
 from gateway.domain import Priority
 from gateway.reporting.families import (
     DECISIONS,
@@ -21,6 +19,7 @@ from gateway.reporting.families import (
 )
 from gateway.reporting.record import RequestRecord
 from gateway.reporting.registry import Families
+from gateway.reporting.tally import Counter, Histogram
 
 CODES = {NO_BACKEND: (400, 429, 503)}
 """Statuses whose series exist from the start: refusals where no backend was reached, successes elsewhere."""
@@ -84,8 +83,6 @@ class AskedSeries:
     def __init__(self, families: Families, model: str, priority: str) -> None:
         self._families, self._model, self._priority = families, model, priority
         self.decisions: dict[tuple[str, str], Counter] = {}
-        self.counts: dict[tuple[str, str], int] = {}
-        """The same where they are not 0, for the page: it asks each second, and Prometheus' values are slow to ask."""
         for outcome, reason in DECISIONS:
             self._decision(outcome, reason)
         self.tokens = {o: families.counter("admission_tokens_total", model, priority, o) for o in OUTCOMES}
@@ -96,7 +93,6 @@ class AskedSeries:
 
     def decide(self, outcome: str, reason: str, tokens: int, waited_s: float) -> None:
         """Count one decision."""
-        self.counts[outcome, reason] = self.counts.get((outcome, reason), 0) + 1
         (self.decisions.get((outcome, reason)) or self._decision(outcome, reason)).inc()
         self.tokens[outcome].inc(tokens)
         self.wait_s[outcome].observe(waited_s)

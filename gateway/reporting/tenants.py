@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from prometheus_client import Counter
-
 from gateway.admission.snapshot import TenantSnapshot
 from gateway.reporting.families import OTHER, OUTCOMES
 from gateway.reporting.registry import Families, Total
+from gateway.reporting.tally import Counter
 
 TENANTS_MAX = 100
 """Tenants with series of their own; those configured after them are counted together as `other`."""

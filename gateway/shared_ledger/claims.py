@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 
@@ -12,7 +12,7 @@ class LedgerSettings:
     """Where the store is, and how far its word is trusted."""
 
     url: str
-    password: str | None = None
+    password: str | None = field(default=None, repr=False)
     prefix: str = "kvgate"
     """Tells the ledgers of several deployments in one store apart."""
     replicas_max: int = 16

@@ -206,7 +206,7 @@ class SharedLedger:
             self._act(each)
 
     def _act(self, heard: Heard) -> None:
-        self._gate.granted(heard.granted)
+        self._gate.told(heard.granted)
         for event in heard.events:
             self._gate.hear(event)
 

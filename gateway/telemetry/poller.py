@@ -25,6 +25,7 @@ _FAULTS = {
     FailureKind.TIMEOUT: Fault.TIMEOUT,
     FailureKind.PROTOCOL: Fault.PARSE,
     FailureKind.TRUNCATED: Fault.PARSE,
+    FailureKind.LOCAL: Fault.CONNECT,
 }
 
 LookEvent = BackendAdded | BackendRead | BackendMissed
@@ -129,7 +130,10 @@ def is_reachable(failure: UpstreamFailure | TelemetryError, timeouts: int) -> bo
     1. It answered, but not what was asked for: alive.
     2. It takes its time: alive, until `TIMEOUTS_UNTIL_DOWN` looks in a row went unanswered.
     3. No connection, or one that broke: dead.
+    4. This process could not even try: nothing is known that was not known before.
     """
+    if isinstance(failure, UpstreamFailure) and failure.kind is FailureKind.LOCAL:
+        return True
     match fault_of(failure):
         case Fault.PARSE | Fault.MISSING_METRIC:
             return True

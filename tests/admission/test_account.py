@@ -221,9 +221,9 @@ def test_time_in_which_nobody_asked_for_anything_is_no_prompt() -> None:
     account = engine(blocks=1000)
     for now in (0.0, 3.0, 6.0):
         lease = account.admit(ticket(1, 101), now, backlog=1)
-        account.progressed([(lease, 1)], now + 0.16)
-        account.progressed([(lease, 11)], now + 0.46)
-        account.end(lease, Outcome.FINISHED, Usage(1600, 16), now + 0.6)
+        account.progressed([(lease, 1)], now + 0.03 + 0.16)
+        account.progressed([(lease, 11)], now + 0.49)
+        account.end(lease, Outcome.FINISHED, Usage(1600, 16), now + 0.63)
     assert account.pace.times.prompt_token_s == pytest.approx(1e-4, rel=0.1)
     assert account.pace.times.step_s(1, 1600) == pytest.approx(0.03, rel=0.1)
 

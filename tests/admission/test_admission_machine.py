@@ -31,13 +31,25 @@ from gateway.admission.events import (
 )
 from gateway.admission.limits import AdmissionLimits
 from gateway.admission.snapshot import Telemetry
-from gateway.domain import BackendLimits, BackendSpec, Outcome, Priority, Reading, Ticket, Usage
+from gateway.domain import (
+    NO_LIMITS,
+    BackendLimits,
+    BackendSpec,
+    Outcome,
+    Priority,
+    Reading,
+    TenantLimits,
+    Ticket,
+    Usage,
+)
+from gateway.routing.breaker import BreakerState
 from tests.admission.words import MODEL, NEVER_ENDING, capacity, ticket
 
 ENGINES = {"a": 50, "b": 120}
 CLOUD = "c"
 GONE = "configured no more"
 LIMITS = AdmissionLimits(queue_requests_max=12)
+TENANTS = {"x": NO_LIMITS, "y": NO_LIMITS, "z": TenantLimits(2, 60, 30_000)}
 
 
 def learned(tokens: int) -> OutputForecast:
@@ -51,6 +63,8 @@ def learned(tokens: int) -> OutputForecast:
 FORECASTS = {"known": NEVER_ENDING, "unknown": OutputLengths().forecast(), "short": learned(20), "long": learned(300)}
 TOKEN_S = 0.05
 """Slow enough that an outlook is never older than the last token."""
+FAILURES = (None, None, b"one", b"two", b"three", b"four")
+"""What names a request that its backend failed."""
 SECONDS = st.one_of(st.floats(0.001, 0.2), st.floats(0.001, 15.0), st.just(70.0))
 
 
@@ -95,7 +109,7 @@ class AdmissionMachine(RuleBasedStateMachine):
         n=st.sampled_from([1, 1, 1, 2, 5]),
         forecast=st.sampled_from(sorted(FORECASTS)),
         priority=st.sampled_from(Priority),
-        tenant=st.sampled_from("xy"),
+        tenant=st.sampled_from(sorted(TENANTS)),
         kv_share=st.sampled_from([0.3, 1.0, 1.0]),
         patience_s=st.sampled_from([0.0, 1.0, 30.0, 1e7]),
         excluded=st.sampled_from([(), (), (), ("a",), ("b", CLOUD)]),
@@ -129,12 +143,13 @@ class AdmissionMachine(RuleBasedStateMachine):
             excluded=excluded,
             bounded=bounded,
         )
+        arrival = replace(arrival, tenant_limits=TENANTS[tenant])
         self.waiting[arrival.id] = arrival
         self.tell(Arrived(arrival))
         return arrival.id
 
-    @rule(gone=consumes(tickets), outcome=st.sampled_from(Outcome))
-    def end(self, gone: int, outcome: Outcome) -> None:
+    @rule(gone=consumes(tickets), outcome=st.sampled_from(Outcome), failure=st.sampled_from(FAILURES))
+    def end(self, gone: int, outcome: Outcome, failure: bytes | None = None) -> None:
         self.waiting.pop(gone, None)
         usage = None
         if gone in self.running:
@@ -143,7 +158,7 @@ class AdmissionMachine(RuleBasedStateMachine):
                 usage = Usage(what.demand.prompt_tokens, generated)
             elif not outcome.proves_memory_is_free and backend in ENGINES:
                 self.lingering[backend].append(self.resident(backend, what, generated))
-        self.tell(Left(gone, outcome, usage))
+        self.tell(Left(gone, outcome, usage, failure))
 
     @rule(gone=tickets)
     def end_what_may_have_ended(self, gone: int) -> None:
@@ -264,6 +279,8 @@ class AdmissionMachine(RuleBasedStateMachine):
         snapshot = self.admission.snapshot()
         assert sum(queue.depth for queue in snapshot.queues) == len(self.waiting)
         assert all(backend.headroom_tokens >= 0 <= backend.foreign_tokens for backend in snapshot.backends)
+        for account in self.admission._roster.all():
+            assert account.standing.breaker._probes.keys() <= self.running.keys()
         due = self.admission.next_timer()
         assert (due is None) == (not self.waiting)
         assert due is None or due > self.now
@@ -304,14 +321,26 @@ class AdmissionMachine(RuleBasedStateMachine):
             what = self.waiting.pop(command.ticket_id)
             if isinstance(command, Admit):
                 assert command.backend not in what.excluded | self.drained
+                account = self.admission._roster.find(command.backend)
+                assert account is not None
+                assert account.standing.breaker.state is not BreakerState.OPEN
                 self.running[what.id] = (command.backend, what, 0)
                 assert not self.shut
             else:
                 assert isinstance(command, Refuse)
                 assert command.refusal.retry_after_s is None or command.refusal.retry_after_s > 0
         if not self.limits.observe:
+            self.check_tenants(commands)
             for name in {command.backend for command in commands if isinstance(command, Admit)} - probed - {CLOUD}:
                 self.check_peak(self.account(name))
+
+    def check_tenants(self, commands: list[Command]) -> None:
+        """Whoever was let in is among as many of its tenant as may run."""
+        for command in commands:
+            if isinstance(command, Admit):
+                what = self.running[command.ticket_id][1]
+                running = sum(other.tenant == what.tenant for _, other, _ in self.running.values())
+                assert running <= (what.tenant_limits.requests_max or running)
 
     def check_peak(self, account: EngineAccount) -> None:
         """By its own outlook, whose arithmetic has tests of its own."""

@@ -72,11 +72,18 @@ def test_the_peak_is_the_worst_of_the_horizons_and_never_more_than_all_hold() ->
     assert peak_of(sums([0.0], [-1e-12], [0.0]), 2.0) == (0, 0)
 
 
+def curves(most: list[float], chance: list[float], excess: int) -> Floats:
+    """Of one request."""
+    out = np.empty((3, len(most)))
+    curves_of(np.array(most), np.array(chance), excess, out=out)
+    return out
+
+
 def test_a_curve_is_a_coin_toss_of_what_is_expected() -> None:
     """And of the prompt's length where only a bound is known; who has surely ended holds nothing."""
-    most, mean, variance = curves_of(np.array([10.0, 20.0, 0.0]), np.array([1.0, 0.5, 0.3]), 0)
+    most, mean, variance = curves([10.0, 20.0, 0.0], [1.0, 0.5, 0.3], 0)
     assert (most.tolist(), mean.tolist(), variance.tolist()) == ([10, 20, 0], [10, 10, 0], [0, 100, 0])
-    _, lower, wider = curves_of(np.array([10.0, 20.0, 0.0]), np.array([1.0, 0.5, 0.3]), 4)
+    _, lower, wider = curves([10.0, 20.0, 0.0], [1.0, 0.5, 0.3], 4)
     assert lower.tolist() == [6, 8, 0]
     assert wider[0] > 0
     assert wider.min() >= 0

@@ -12,9 +12,10 @@ from estimator.kv_cache import KvGroup, KvLayout
 from estimator.output_length import OutputForecast, OutputLengths
 from gateway.admission import forecast
 from gateway.admission.curves import GRID, HARD_ENDS, blocks_of, generated_unseen
-from gateway.admission.forecast import Outlook, outlook_of
+from gateway.admission.forecast import Outlook
 from gateway.admission.ledger import Lease, Pool
-from gateway.domain import Capacity
+from gateway.admission.memory import outlook_of
+from gateway.domain import Capacity, Outcome
 from tests.admission.words import BLOCK, NEVER_ENDING, capacity, ticket
 
 Z = 2.33
@@ -231,6 +232,22 @@ def test_horizons_are_few_however_many_ends_there_are() -> None:
     look.refresh(0.0, 1.0)
     assert len(look.horizons) <= len(GRID) + HARD_ENDS
     assert look.peak(0.0) >= true_peak(list(pool.leases.values()))
+
+
+def test_who_has_left_before_anybody_asked_was_never_entered() -> None:
+    """That is most of them where there is room for all; whoever is still there when somebody asks is."""
+    pool = Pool(capacity(10**6), "1")
+    look, fresh = build(pool), build(pool)
+    for number in range(20):
+        look.add(lend(pool, number, (1, 100, 0, 1)))
+        if number % 2:
+            pool.end(pool.leases[number], Outcome.FINISHED, 0.0, generated=1)
+            look.remove(number)
+    assert not look._owners
+    for lease in pool.leases.values():
+        fresh.add(lease)
+    assert look.peak(0.0) == fresh.peak(0.0) >= true_peak(list(pool.leases.values()))
+    assert len(look._owners) == len(pool.leases) == 10
 
 
 def test_it_gets_old_with_the_number_of_its_leases() -> None:

@@ -147,7 +147,7 @@ def test_tokens_held_are_those_reported() -> None:
     """Prompts once per sequence, and what was generated; gone with the end, be the memory free or not."""
     pool = Pool(capacity(), "1")
     lease = pool.lend(ticket(1, 10, output=64, n=2), 64, 0.0)
-    assert pool.kv_tokens == lease.held_tokens == 2 * 96
+    assert pool.kv_tokens == lease.shown_tokens == 2 * 96
     pool.progress(lease, 50, 0.01)
     assert pool.kv_tokens == 2 * 96 + 50
     pool.end(lease, Outcome.BROKEN, 1.0, generated=25)

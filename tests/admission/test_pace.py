@@ -47,6 +47,18 @@ def test_prompts_are_sent_as_fast_as_they_are_read() -> None:
     assert pace.turn_s(1.0 - BURST_S + 1e-9, 1.0) == 0.0
 
 
+def test_what_was_read_sooner_than_was_thought_holds_nobody_up() -> None:
+    """A thousand prompts of a second each that are all answered at once: the next may be sent."""
+    pace = Pace()
+    for number in range(1000):
+        sends(pace, number, int(1.0 / PROMPT_TOKEN_S))
+    assert pace.turn_s(0.0, 1.0) > 900
+    for number in range(500):
+        pace.first_token(number, 0.0)
+        pace.gone(500 + number, finished=True)
+    assert pace.turn_s(0.0, 1.0) == 0.0
+
+
 def test_busy_steps_leave_less_time_for_prompts() -> None:
     """With half of the time it takes twice as long; with none, next to nothing is left and it is no division by 0."""
     pace = sends(Pace(), 1, int(1.0 / PROMPT_TOKEN_S), spare=0.5)
@@ -249,7 +261,21 @@ def test_no_sample_spans_the_time_before_an_engine_had_something_to_do() -> None
     pace.sent(1, prompt(1000, 4.0), 1.0)
     pace.advanced(4.1, 0, 1, 1000, pace.first_token(1, 4.1))
     assert pace.times.samples == 1
-    assert pace.times.prompt_token_s == pytest.approx(1e-4, rel=0.1)
+    assert pace.times.step_s(1, 1000) + 1000 * pace.times.prompt_token_s == pytest.approx(0.1, rel=0.1)
+
+
+def test_short_prompts_take_a_step_and_say_little_of_how_fast_prompts_are_read() -> None:
+    """Twenty tokens whose first token comes with the next step: else a long prompt would seem to take seconds."""
+    pace, now = Pace(), 0.0
+    for number in range(100):
+        pace.woken(now)
+        pace.sent(number, prompt(20, now), 1.0)
+        now += 0.02
+        pace.advanced(now, 0, 1, 20, pace.first_token(number, now))
+        pace.gone(number, finished=True)
+        now += 0.1
+    assert pace.times.prompt_token_s <= 2 * PROMPT_TOKEN_S
+    assert pace.times.base_s == pytest.approx(0.02, rel=0.1)
 
 
 def test_prompts_whose_first_tokens_are_not_seen_took_their_time_as_well() -> None:

@@ -47,3 +47,19 @@ def test_one_object_stays_one() -> None:
     first, second = rehearsal([shared, shared])
     assert first is second
     assert first is not shared
+
+
+def test_a_dry_run_that_looks_ahead_leaves_the_books_of_silent_requests_alone() -> None:
+    """How far they should have come is inferred when the outlook is refreshed: in the copy, for the copy."""
+    admission = Playbook().engine("a", blocks=50).arrives(ticket(1, 30, output=400, streamed=False), "1>a").admission
+    pool = admission._roster.engines["a"].pool
+    assert pool is not None
+    held = pool.kv_tokens
+    admission.consider(ticket(2, 30), 5.0)
+    assert pool.kv_tokens == held
+    admission.check()
+    trial = rehearsal(admission)
+    trial.handle(Arrived(ticket(2, 30)), 5.0)
+    twin = trial._roster.engines["a"].pool
+    assert twin is not None
+    assert twin.kv_tokens > held

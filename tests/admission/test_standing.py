@@ -48,3 +48,35 @@ def test_speed_is_all_tokens_over_all_seconds() -> None:
     for _ in range(100):
         speed.learn(500, 10.0)
     assert speed.known_or_slow == pytest.approx(50.0, rel=0.01)
+
+
+def test_failures_eject_it_and_a_probe_is_all_that_is_sent_then() -> None:
+    """EJECTED, then BUSY while a probe is there; what looks say rules over that."""
+    standing = Standing.unknown(BackendSpec("a"), AdmissionLimits())
+    standing.answered(reading(0.0), 0.0)
+    for request in "xyz":
+        standing.breaker.failed(1, request, 0.0)
+    assert standing.state(0.0) is BackendState.EJECTED
+    assert standing.pause_until() == standing.breaker.opened_until
+    standing.breaker.tick(standing.breaker.opened_until)
+    assert standing.state(1.0) is BackendState.READY
+    standing.breaker.sent(2, 1.0)
+    assert standing.state(1.0) is BackendState.BUSY
+    standing.draining = True
+    assert standing.state(1.0) is BackendState.DRAINING
+    standing.draining = False
+    standing.asked_for_pause(99.0)
+    standing.breaker.succeeded(2, 2.0)
+    assert (standing.state(98.0), standing.pause_until()) == (BackendState.BUSY, 99.0)
+
+
+def test_another_process_is_tried_at_once() -> None:
+    """The same one is not, whatever it says."""
+    standing = Standing.unknown(BackendSpec("a"), AdmissionLimits())
+    standing.answered(reading(0.0), 0.0)
+    for request in "xyz":
+        standing.breaker.failed(1, request, 0.0)
+    standing.answered(reading(0.1), 0.1)
+    assert standing.state(0.1) is BackendState.EJECTED
+    standing.answered(reading(0.2, generation="2"), 0.2)
+    assert standing.state(0.2) is BackendState.READY

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -13,9 +14,13 @@ from aiohttp import StreamReader, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http_parser import RawRequestMessage
 
+from gateway.api.asked import Asked, Reply
 from gateway.api.auth import KeyRing, TenantKeys, key_hash
-from gateway.api.endpoints import Api, ApiServer, ApiSettings
+from gateway.api.crowd import Crowd
+from gateway.api.endpoints import Api, ApiSettings
 from gateway.api.parse import DEFAULT_POLICY
+from gateway.api.plain_sink import PlainSink
+from gateway.api.server import ApiServer, PlainApi
 from gateway.domain import Priority
 from gateway.errors import ApiError
 from gateway.passage import Sink
@@ -25,12 +30,13 @@ from gateway.request import COMPLETIONS, InferenceRequest, Tenant, TraceContext
 BODY_BYTES_MAX = 10_000
 BODY = b'{"model":"m","prompt":"hi"}'
 POST = f"POST {COMPLETIONS} HTTP/1.1"
+ASK = f"{POST}\r\nHost: x\r\nContent-Length: {len(BODY)}\r\n\r\n".encode() + BODY
 TENANT = Tenant("team", Priority.STANDARD, 0.5)
 KEYS = KeyRing([TenantKeys(TENANT, (key_hash("secret"),))])
 
 
 @dataclass(frozen=True)
-class Reply:
+class Response:
     """One response as it came over the wire."""
 
     status: int
@@ -67,24 +73,36 @@ class Served:
             writer.write(data)
             return await reader.read()
 
-    async def ask(self, line: str, *headers: str, body: bytes = b"") -> Reply:
+    async def ask(self, line: str, *headers: str, body: bytes = b"") -> Response:
         """One request on a connection of its own, and its whole response."""
         length = (f"Content-Length: {len(body)}",) if body else ()
         lines = (line, "Host: x", "Connection: close", *length, *headers, "", "")
         return parsed(await self.send("\r\n".join(lines).encode() + body))
 
 
-def parsed(data: bytes) -> Reply:
+def parsed(data: bytes) -> Response:
     """A response taken apart."""
     head, _, body = data.partition(b"\r\n\r\n")
     status, *lines = head.decode().split("\r\n")
     headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
-    return Reply(int(status.split()[1]), headers, body)
+    return Response(int(status.split()[1]), headers, body)
 
 
 @asynccontextmanager
-async def served(handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]) -> AsyncIterator[Served]:
-    """Serve while the block runs, with the settings that matter as the gateway has them."""
+async def served(
+    handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
+    plain: PlainApi | None = None,
+    crowd: Crowd | None = None,
+    tls: ssl.SSLContext | None = None,
+) -> AsyncIterator[Served]:
+    """Serve while the block runs, with the settings that matter as the gateway has them.
+
+    Args:
+        handler: answers what aiohttp reads.
+        plain: answers plain requests past aiohttp; None: they go the same way as all others.
+        crowd: counts the connections.
+        tls: for the listener; None: plain.
+    """
     loop = asyncio.get_running_loop()
 
     def make_request(
@@ -104,10 +122,11 @@ async def served(handler: Callable[[web.BaseRequest], Awaitable[web.StreamRespon
         lingering_time=0.05,
         access_log=None,
     )
+    server.plain, server.crowd, server.linger_s = plain, crowd, 0.05
     runner = web.ServerRunner(server, shutdown_timeout=0.1)
     await runner.setup()
     try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
         host, port = runner.addresses[0][:2]
         yield Served(host, port)
     finally:
@@ -153,8 +172,26 @@ class House(Served):
         self.draining = False
 
 
+@dataclass
+class Plain:
+    """The API for plain requests."""
+
+    api: Api
+    body_bytes_max: int = BODY_BYTES_MAX
+
+    def answer(self, asked: Asked, id_: str, sink: PlainSink) -> Awaitable[Reply | None]:
+        return self.api.answer(asked, id_, sink)
+
+
 @asynccontextmanager
-async def serving(keys: KeyRing | None = None) -> AsyncIterator[House]:
+async def serving(
+    keys: KeyRing | None = None,
+    *,
+    plain_way: bool = True,
+    crowd: Crowd | None = None,
+    tls: ssl.SSLContext | None = None,
+) -> AsyncIterator[House]:
+    """The API while the block runs; `plain_way`: plain requests go past aiohttp, as in the gateway."""
     relay = FakeRelay()
     api = Api(
         cast("Relay", relay),
@@ -162,12 +199,12 @@ async def serving(keys: KeyRing | None = None) -> AsyncIterator[House]:
         ApiSettings(BODY_BYTES_MAX, DEFAULT_POLICY, 1_700_000_000),
         lambda: house.draining,
     )
-    async with served(api.handle) as server:
+    async with served(api.handle, Plain(api) if plain_way else None, crowd, tls) as server:
         house = House(server, relay)
         yield house
 
 
-def error_of(reply: Reply) -> dict[str, object]:
+def error_of(reply: Response) -> dict[str, object]:
     """The error object of a reply, which has all of its four fields and the headers of every error."""
     assert reply.headers["content-type"] == "application/json"
     assert reply.headers["x-should-retry"] in ("true", "false")

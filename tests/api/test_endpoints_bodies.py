@@ -6,7 +6,7 @@ import pytest
 from aiohttp import web
 from structlog.testing import capture_logs
 
-from gateway.api import endpoints
+from gateway.api import body_limits
 from gateway.passage import Sink
 from gateway.request import COMPLETIONS
 from tests.api.served import BODY, BODY_BYTES_MAX, POST, error_of, parsed, serving
@@ -65,7 +65,7 @@ async def test_a_chunked_body_is_as_good_as_another() -> None:
 @pytest.mark.parametrize("at_once", [True, False])
 async def test_a_body_with_broken_framing_is_the_clients_fault(monkeypatch: pytest.MonkeyPatch, at_once: bool) -> None:
     """Not a bug of ours: a 4xx and a cut, at the latest when the body is overdue: the server does not tell sooner."""
-    monkeypatch.setattr(endpoints, "BODY_MAX_S", 0.02)
+    monkeypatch.setattr(body_limits, "CHUNKED_MAX_S", 0.02)
     async with serving() as house, house.connection() as (reader, writer):
         writer.write(f"{POST}\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
         if not at_once:
@@ -85,14 +85,14 @@ async def test_a_body_that_cannot_be_read_is_the_clients_fault(monkeypatch: pyte
         raise web.RequestPayloadError
 
     monkeypatch.setattr(web.BaseRequest, "read", broken)
-    async with serving() as house:
+    async with serving(plain_way=False) as house:
         reply = await house.ask(POST, body=BODY)
         assert (reply.status, error_of(reply)["code"]) == (400, "invalid_http")
 
 
 async def test_a_slow_body_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """408, and the connection closes."""
-    monkeypatch.setattr(endpoints, "BODY_MAX_S", 0.02)
+    monkeypatch.setattr(body_limits, "BODY_GRACE_S", 0.02)
     async with serving() as house:
         head = f"{POST}\r\nHost: x\r\nContent-Length: 100\r\n\r\n{{"
         reply = parsed(await house.send(head.encode()))

@@ -7,7 +7,7 @@ import json
 import pytest
 from hypothesis import given, strategies as st
 
-from gateway.api.error_body import error_body, error_headers, render_error, sse_error
+from gateway.api.error_body import error_body, error_headers, render_error, sse_error, whole_response
 from gateway.domain import Reason, Refusal
 from gateway.errors import RATE_LIMIT, ApiError, invalid_value, model_not_found, refused
 
@@ -99,3 +99,13 @@ def test_a_told_wait_is_always_within_its_bounds(wait_s: float) -> None:
     headers = error_headers(busy(wait_s))
     assert 1 <= int(headers.get("retry-after", "1")) <= 60
     assert 1 <= int(headers.get("retry-after-ms", "1")) <= 60_000
+
+
+def test_a_whole_response_is_the_last_one() -> None:
+    """Head, headers and body as they go over the wire, for a client that no request has come from."""
+    error = ApiError(408, "request_timeout", "late", type_="timeout_error", close=True)
+    head, _, body = whole_response(error, "id-1").partition(b"\r\n\r\n")
+    start, *lines = head.decode().split("\r\n")
+    assert start == "HTTP/1.1 408 Request Timeout"
+    assert body == error_body(error)
+    assert {"connection: close", "x-request-id: id-1", f"content-length: {len(body)}"} <= set(lines)

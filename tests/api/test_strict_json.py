@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, strategies as st
 from msgspec import Raw
 
-from gateway.api.strict_json import DEPTH_MAX, NODES_MAX, StrictReader, shown
+from gateway.api.strict_json import _EXACT_COMMAS_MAX, DEPTH_MAX, NODES_MAX, StrictReader, shown
 from gateway.errors import ApiError
 
 KEYS = st.sampled_from(["a", "b", "n", "é", "\\u0061", "\\n", "", ":", ", "])
@@ -110,19 +110,47 @@ def test_a_body_read_whole_and_in_parts_finds_a_key_twice(text: str) -> None:
     assert (code(read) == "duplicate_key") == says_twice(text)
 
 
-@pytest.mark.parametrize("spacing", [(",", ":"), (", ", ": ")])
-def test_usual_spacings_need_no_exact_reader(spacing: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The fast ways really are taken for what encoders write, and the exact one for what people write."""
+@pytest.mark.parametrize("indent", [None, 0, 3])
+@pytest.mark.parametrize("spacing", [(",", ":"), (", ", ": "), ("\t,\r\n ", " : ")])
+def test_only_escaped_keys_need_the_exact_reader(
+    spacing: tuple[str, str], indent: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fast ways really are taken, however a text is spaced."""
     exact: list[bytes] = []
     monkeypatch.setattr("gateway.api.strict_json._read_exactly", exact.append)
     value = {"a": [{"b": "é: x", "c": 1}, {}], "d": {"e": None}}
     reader = StrictReader()
-    fields = reader.root(json.dumps(value, separators=spacing, ensure_ascii=False).encode())
+    fields = reader.root(json.dumps(value, separators=spacing, indent=indent, ensure_ascii=False).encode())
     assert list(map(len, reader.objects("a", fields["a"]))) == [2, 0]
     assert list(reader.object("d", fields["d"])) == ["e"]
     assert exact == []
-    StrictReader().root(json.dumps(value, indent=1).encode())
-    assert len(exact) == 1
+    StrictReader().root(b'{"\\u0061":1}')
+    assert exact == [b'{"\\u0061":1}']
+
+
+@pytest.mark.parametrize(("keys", "short"), [(b'"a":1,"a"', "duplicate_key"), (b'"\\u0061"', "")])
+def test_the_exact_reader_reads_nothing_long(keys: bytes, short: str) -> None:
+    """It would hold up everybody: whoever repeats a key or escapes it among so many values is refused unread."""
+    ids = b"1," * (_EXACT_COMMAS_MAX + 1) + b"1"
+    assert code(lambda: StrictReader().root(b"{%b:[%b]}" % (keys, ids))) == "invalid_json"
+    assert code(lambda: StrictReader().root(b"{%b:[%b]}" % (keys, ids[4:]))) == short
+
+
+@pytest.mark.parametrize("string", ['""', '"\\\\"', '"\\""', '","'])
+@pytest.mark.parametrize("form", ["[%s]", '{"a":[%s]}'])
+def test_too_many_strings_are_too_many_values(string: str, form: str) -> None:
+    """Also where most of them would have to be cut out to count the rest; at the limit itself they are read."""
+    many = raw(form % ",".join([string] * (4 * NODES_MAX)))
+    assert code(lambda: StrictReader().tree("x", many)) == "invalid_json"
+    some = raw(form % ",".join([string] * (NODES_MAX - 4)))
+    assert code(lambda: StrictReader().tree("x", some)) == ""
+
+
+def test_many_strings_as_keys_and_values_are_read_to_the_limit() -> None:
+    """The bound on strings never refuses what the bound on values takes."""
+    pairs = ",".join(f'"{number}":"[,"' for number in range(NODES_MAX - 10))
+    assert code(lambda: StrictReader().tree("x", raw(f"{{{pairs}}}"))) == ""
+    assert len(StrictReader().root(f"{{{pairs}}}".encode())) == NODES_MAX - 10
 
 
 @pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}")])
@@ -198,3 +226,26 @@ def test_what_is_no_object_is_refused(text: str) -> None:
 def test_names_are_shown_short() -> None:
     """A client's megabyte of a name is not sent back to it."""
     assert shown("k" * 1_000_000) == "k" * 64
+
+
+@pytest.mark.parametrize("filler", ["", "x" * 20_000], ids=["short", "long"])
+@pytest.mark.parametrize(
+    ("spaced", "twice"),
+    [
+        ('{"a": 1, "b": {"c": 2}}', '{"a": 1, "b": {"c": 2}, "a":1}'),
+        ('{"a": 1}', '{"a": 3, "a": 1}'),
+        ('{"n": 12345678}', '{"n": 1,"n":123}'),
+        ("{}", '{"":1,"":2}'),
+    ],
+)
+def test_the_common_spacing_is_known_at_any_length(spaced: str, twice: str, filler: str) -> None:
+    """A key that came twice is found behind a long value as well as behind a short one."""
+    first = f'{{"p": "{filler}"' + (", " if spaced != "{}" else "")
+    assert StrictReader().root((first + spaced[1:]).encode())
+    with pytest.raises(ApiError, match="more than once"):
+        StrictReader().root((f'{{"p": "{filler}", ' + twice[1:]).encode())
+    raws = StrictReader().root(f'{{"m": [{first + spaced[1:]}, {spaced}]}}'.encode())
+    assert len(StrictReader().objects("m", raws["m"])) == 2
+    raws = StrictReader().root(f'{{"m": [{{"p": "{filler}"}}, {twice}]}}'.encode())
+    with pytest.raises(ApiError, match="more than once"):
+        StrictReader().objects("m", raws["m"])

@@ -38,6 +38,8 @@ def test_real_rejections_keep_status_and_words(name: str) -> None:
         (b'{"error":"gpu-7:8000 is down"}', None),
         (b'{"error":"no file /srv/models/llama/config.json"}', None),
         (b'{"error":"Traceback (most recent call last): boom"}', None),
+        (b'{"error":"no such key: sk-abcdefgh12345678"}', None),
+        (b'{"error":"bad header: Bearer 0123456789"}', None),
         (b'{"error":"\\u001b[31mred"}', None),
         (b'{"error":"no model meta-llama/Llama-3.1-8B"}', "no model meta-llama/Llama-3.1-8B"),
     ],
@@ -147,3 +149,22 @@ def test_any_answer_becomes_an_error_a_client_may_get(status: int, body: bytes, 
     assert 400 <= error.status < 600
     assert error.message.isprintable()
     first_event_error(body)
+
+
+@pytest.mark.parametrize(
+    ("said", "died"),
+    [
+        (b'{"error":{"message":"EngineCore encountered an issue. See stack trace (above)","code":500}}', True),
+        (b"vllm.v1.engine.exceptions.EngineDeadError", True),
+        (b'{"error":{"message":"list index out of range","code":500}}', False),
+        (b"Internal Server Error", False),
+    ],
+)
+def test_an_engine_whose_core_is_dead_says_so(said: bytes, died: bool) -> None:
+    """Before headers and in a stream; any other error is one request's."""
+    assert refusal(500, said).engine_died is died
+    assert not refusal(503, said).engine_died
+    if said.startswith(b"{"):
+        answer = first_event_error(said)
+        assert answer is not None
+        assert answer.engine_died is died

@@ -210,7 +210,7 @@ async def test_connections_are_limited(engine: FaultyEngine) -> None:
     async with upstream.exchange(b"GET", "/") as exchange:
         with pytest.raises(UpstreamFailure, match="no place") as failure:
             await upstream.fetch("/")
-        assert not failure.value.request_sent
+        assert (failure.value.kind, failure.value.request_sent) == (FailureKind.LOCAL, False)
         await exchange.read(10)
     assert await upstream.fetch("/") == (200, b"{}")
     await upstream.aclose()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import sys
@@ -102,10 +103,15 @@ async def test_the_start_table(engine: RunningEngine) -> None:
 
 
 async def test_a_drain_lets_running_streams_end(engine: RunningEngine) -> None:
-    """After SIGTERM new requests and `/ready` get 503, the stream comes to its `[DONE]`; nothing secret was written."""
+    """After SIGTERM new requests and `/ready` get 503, the stream comes to its `[DONE]`; nothing secret was written.
+
+    Nor would it be if the process crashed: it leaves no core dump.
+    """
     environ = {"OWN_KEY": KEY, "KVGATE_BACKENDS__0__API_KEY": "env:OWN_KEY", "KVGATE_TELEMETRY__INTERVAL_S": "0.1"}
     async with serving(engine.url, *FREE_PORTS, "--json", **environ) as process:
         shown = await started(process)
+        if (limits := Path(f"/proc/{process.pid}/limits")).exists():
+            assert re.search(r"^Max core file size +0 ", limits.read_text("utf-8"), re.MULTILINE)
         assert isinstance(shown["backends"], list)
         async with (
             aiohttp.ClientSession() as http,
@@ -118,6 +124,7 @@ async def test_a_drain_lets_running_streams_end(engine: RunningEngine) -> None:
             refused = await http.post(f"{shown['api']}/v1/completions", json=LONG)
             assert (refused.status, (await refused.json())["error"]["code"]) == (503, "draining")
             assert int(refused.headers["retry-after"]) >= 1
+            assert refused.headers["connection"] == "close"
             pages = [await (await http.get(shown["admin"] + path)).text() for path in ("/metrics", "/api/v1/state")]
             assert (first + await stream.content.read()).endswith(b"data: [DONE]\n\n")
         code, _, err = await ended(process)
@@ -130,22 +137,36 @@ async def test_a_drain_lets_running_streams_end(engine: RunningEngine) -> None:
         assert KEY not in text
 
 
-async def test_a_second_signal_stops_at_once(engine: RunningEngine) -> None:
-    """Whoever asks twice does not want to wait: the stream is cut openly, the exit is still 0."""
-    async with serving(engine.url, *FREE_PORTS, "--json") as process:
+async def read_into(text: bytearray, stream: aiohttp.ClientResponse) -> None:
+    """Take what comes until it ends."""
+    async for data in stream.content.iter_any():
+        text += data
+
+
+@pytest.mark.parametrize("drain_max_s", [600, 0.2], ids=["signal", "time"])
+async def test_what_does_not_end_in_time_is_cut_openly(engine: RunningEngine, drain_max_s: float) -> None:
+    """After a second signal, or when the time is up: an error event, a cut, and exit 0 all the same."""
+    async with serving(engine.url, *FREE_PORTS, "--json", KVGATE_DRAIN_MAX_S=str(drain_max_s)) as process:
         shown = await started(process)
         async with aiohttp.ClientSession() as http:
             body = LONG | {"max_tokens": 900}
             async with http.post(f"{shown['api']}/v1/completions", json=body) as stream:
-                await stream.content.readany()
+                text = bytearray(await stream.content.readany())
                 process.send_signal(signal.SIGTERM)
-                assert await not_ready(http, shown["admin"]) == 503
-                process.send_signal(signal.SIGTERM)
+                if drain_max_s > 1:
+                    assert await not_ready(http, shown["admin"]) == 503
+                    process.send_signal(signal.SIGTERM)
                 with pytest.raises(aiohttp.ClientPayloadError):
-                    await asyncio.wait_for(stream.content.read(), 5)
+                    await asyncio.wait_for(read_into(text, stream), STOP_MAX_S)
+        (*_, last) = text.strip().split(b"\n\n")
+        assert json.loads(last.removeprefix(b"data: "))["error"]["code"] == "draining"
+        assert b"[DONE]" not in text
         code, _, err = await ended(process)
     assert code == 0
     assert "Traceback" not in err
+    lines = [json.loads(line) for line in err.splitlines()]
+    assert [(line["code"], line["error"]) for line in lines if line["event"] == "request"] == [(503, "draining")]
+    assert [line["complete"] for line in lines if line["event"] == "stopped"] == [False]
 
 
 async def test_a_hangup_reads_the_configuration_anew(engine: RunningEngine, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from pydantic import BaseModel
@@ -11,7 +12,7 @@ from gateway.api.parse import DEFAULT_POLICY, ParsePolicy
 from gateway.backends.settings import BackendSettings
 from gateway.config import Config, load_config
 from gateway.config.faults import ConfigError, sections_in
-from gateway.domain import BackendLimits, Priority
+from gateway.domain import BackendLimits, Priority, TenantLimits
 
 
 def sections(section: type[BaseModel]) -> Iterator[type[BaseModel]]:
@@ -70,9 +71,11 @@ def test_a_backend_gets_what_the_file_says() -> None:
 
 def test_a_tenant_gets_what_the_file_says() -> None:
     """Its keys arrive as digests."""
-    tenant = {"name": "t", "keys": ["env:K"], "priority": "batch", "kv_share": 0.25}
+    tenant = {"name": "t", "keys": ["env:K"], "priority": "batch", "kv_share": 0.25, "requests_max": 3}
+    tenant |= {"requests_per_minute": 60, "tokens_per_minute": 9000}
     (got,) = load_config(overrides={"tenants": [tenant]}, environ={"K": "sk-8"}).tenant_keys()
     assert (got.tenant.name, got.tenant.priority, got.tenant.kv_share) == ("t", Priority.BATCH, 0.25)
+    assert got.tenant.limits == TenantLimits(requests_max=3, requests_per_minute=60, tokens_per_minute=9000)
     assert got.hashes == (hashlib.sha256(b"sk-8").digest(),)
 
 
@@ -117,3 +120,41 @@ def test_the_journal_is_bounded_whatever_the_file_says() -> None:
     for bad in ({"path": ""}, {"bytes_max": "1KiB"}, {"keep": -1}, {"keep": 10_000}, {"kept": 1}):
         with pytest.raises(ConfigError):
             load_config(overrides={"journal": bad}, environ={})
+
+
+def test_another_process_of_this_gateway_has_the_same_configuration(tmp_path: Path) -> None:
+    """It is given all keys, but secrets by reference: what they are is not in what is sent."""
+    key = tmp_path / "key"
+    key.write_text("sk-of-the-engine-in-a-file")
+    environ = {
+        "TENANT": "sk-of-a-tenant-0123456789",
+        "TOKEN": "0123456789abcdef0123456789abcdef",
+        "STORE": "store-word",
+    }
+    tree = {
+        "listen": {"host": "::1", "port": 0, "admin_token": "env:TOKEN"},
+        "workers": 3,
+        "backends": [
+            {"url": "http://a:8000", "api_key": f"file:{key}", "models": {"m": "n"}, "kv": {"capacity_tokens": 64}},
+            {"name": "b", "url": "https://b", "kind": "openai", "spill_only": True, "limits": {"tokens_per_minute": 9}},
+        ],
+        "admission": {"never_fits": "clamp", "risk": 0.02, "slo": [{"model": "m", "ttft_s": 2.0}]},
+        "tenants": [{"name": "t", "keys": ["env:TENANT"], "kv_share": 0.25}],
+        "input": {"body_bytes_max": "3MiB"},
+        "ledger": {"url": "redis://store:6379", "password": "env:STORE"},
+    }
+    config = load_config(overrides=tree, environ=environ)
+    sent = config.referring()
+    received = Config.referred(sent, environ)
+    assert received == config
+    assert received.backend_settings() == config.backend_settings()
+    assert received.tenant_keys() == config.tenant_keys()
+    assert received.fingerprint() == config.fingerprint()
+    assert all(secret.encode() not in sent for secret in (key.read_text(), *environ.values()))
+    with pytest.raises(ValueError, match="TENANT is not set") as caught:
+        Config.referred(sent, {name: value for name, value in environ.items() if name != "TENANT"})
+    assert environ["TOKEN"] not in str(caught.value)
+
+
+def test_every_default_reaches_another_process() -> None:
+    assert Config.referred(Config().referring(), {}) == Config()

@@ -6,8 +6,9 @@ import pickle
 from pathlib import Path
 
 import pytest
+from pydantic import TypeAdapter
 
-from gateway.config.secret import SECRET_BYTES_MAX, KeyDigest, Secret, resolve
+from gateway.config.secret import REFERENCES, SECRET_BYTES_MAX, KeyDigest, Secret, resolve
 
 
 def test_an_environment_variable_is_read() -> None:
@@ -84,3 +85,12 @@ def test_secrets_are_compared_by_what_they_are() -> None:
         assert kind("a", "env:A") != kind("b", "env:A")
         assert kind("a", "env:A") != "a"
         assert len({kind("a", "env:A"), kind("a", "env:B"), kind("b", "env:A")}) == 2
+
+
+def test_it_is_dumped_as_nothing_unless_references_are_asked_for() -> None:
+    """Where it came from is for another process of this gateway alone; the value is for nobody."""
+    adapter = TypeAdapter(Secret)
+    secret = Secret("sk-1", "env:KEY")
+    assert adapter.dump_json(secret) == b'"***"'
+    assert adapter.dump_json(secret, context={REFERENCES: False}) == b'"***"'
+    assert adapter.dump_json(secret, context={REFERENCES: True}) == b'"env:KEY"'

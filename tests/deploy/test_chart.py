@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from deploy import generate
+from gateway.config import load_config
 from tests.deploy.tools import ENVIRONMENT, attempt, done, objects, read, rendered, said, tool
 
 pytestmark = [pytest.mark.ops, pytest.mark.timeout(300)]
@@ -31,6 +32,7 @@ EVERYTHING: dict[str, Any] = {
             {"name": "novita", "url": "https://api.novita.ai/openai", "api_key": "file:/run/secrets/kvgate/novita"},
         ],
     },
+    "admin": {"tokenSecret": {"name": "kvgate-admin"}},
     "secrets": {"create": {"novita": "not-a-key"}},
     "state": {"existingClaim": "learned"},
     "networkPolicy": {"egress": [{"ports": [{"port": 8000}]}]},
@@ -128,6 +130,8 @@ def test_checkov_finds_only_what_is_meant(everything: str, tmp_path: Path) -> No
         ({"keda": {"targets": [{**TARGET, "capacityTokens": 0}]}}, "/keda/targets/0/capacityTokens"),
         ({"keda": {"targets": [{**TARGET, "models": ['m"} or up{a="']}]}}, "/keda/targets/0/models"),
         ({"replicas": 2}, "More than one replica needs config.ledger"),
+        ({"serviceMonitor": {"enabled": True}}, "serviceMonitor needs admin.tokenSecret"),
+        ({"admin": {"tokenSecret": {"name": "A b"}}}, "/admin/tokenSecret/name"),
         ({"autoscaling": {"enabled": True}}, "More than one replica needs config.ledger"),
     ],
 )
@@ -136,6 +140,28 @@ def test_bad_values_are_refused(values: dict[str, Any], complaint: str) -> None:
     made = attempt(values)
     assert made.returncode == 1
     assert complaint in made.stderr
+
+
+def test_with_a_token_monitoring_reaches_the_admin_port(everything: str, tmp_path: Path) -> None:
+    """The pod, the gateway in it and Prometheus are told of the same Secret; others do not come through."""
+    made = {(each["kind"], each["metadata"]["name"]): each for each in objects(everything)}
+    assert made["Service", "kvgate-admin"]["spec"]["ports"][0]["targetPort"] == "admin"
+    doors = {door["ports"][0]["port"]: door for door in made["NetworkPolicy", "kvgate"]["spec"]["ingress"]}
+    labels = {"kubernetes.io/metadata.name": "monitoring"}
+    assert doors["admin"]["from"] == [{"namespaceSelector": {"matchLabels": labels}}]
+    (endpoint,) = made["ServiceMonitor", "kvgate"]["spec"]["endpoints"]
+    pod = made["Deployment", "kvgate"]["spec"]["template"]["spec"]
+    (secret,) = [volume["secret"] for volume in pod["volumes"] if volume["name"] == "admin-token"]
+    (item,) = secret["items"]
+    assert endpoint["authorization"]["credentials"] == {"name": secret["secretName"], "key": item["key"]}
+    (mount,) = [each for each in pod["containers"][0]["volumeMounts"] if each["name"] == "admin-token"]
+    environ = {each["name"]: each["value"] for each in pod["containers"][0]["env"]}
+    reference = environ["KVGATE_LISTEN__ADMIN_TOKEN"]
+    assert reference == f"file:{mount['mountPath']}/{item['path']}"
+    (tmp_path / "token").write_text("t" * 64)
+    listen = objects(made["ConfigMap", "kvgate"]["data"]["kvgate.yaml"])[0]["listen"]
+    environ = {"KVGATE_LISTEN__ADMIN_TOKEN": f"file:{tmp_path}/token"}
+    assert load_config(overrides={"listen": listen}, environ=environ).listen.admin_host == "0.0.0.0"
 
 
 def test_a_changed_configuration_makes_new_pods() -> None:

@@ -26,6 +26,7 @@ def test_each_profile_has_a_gateway_that_starts(service: str, profile: str) -> N
     described = SERVICES[service]
     assert described["profiles"] == [profile]
     environ = {name: value or "a-key" for name, value in described["environment"].items()}
+    environ |= {"KVGATE_LISTEN__ADMIN_TOKEN": "env:MADE", "MADE": "m" * 64}
     path = Path(described["command"][-1])
     config = load_config(DEPLOY / "compose/kvgate" / path.relative_to("/etc/kvgate"), environ=environ)
     assert config.listen.admin_host == "0.0.0.0"
@@ -61,11 +62,32 @@ def test_every_mounted_path_is_there() -> None:
     assert set(COMPOSE["volumes"]) == {volume.partition(":")[0] for volume in mounts if not volume.startswith(".")}
 
 
+def test_the_admin_port_has_a_token_of_its_own(tmp_path: Path) -> None:
+    """Made at the first start, before anybody needs it, and told to the gateway and to Prometheus alone."""
+    (maker,) = [each for each in SERVICES.values() if each.get("network_mode") == "none"]
+    made, _, folder = maker["volumes"][0].partition(":")
+    (script,) = maker["command"]
+    tokens = []
+    for _ in range(2):
+        exec(script.replace(folder, str(tmp_path)), {})  # it is what is tested
+        tokens.append((tmp_path / "admin-token").read_text())
+    assert tokens[0] == tokens[1]
+    assert load_config(environ={"KVGATE_LISTEN__ADMIN_TOKEN": "env:T", "T": tokens[0]}).listen.admin_token
+    assert not maker.get("profiles")
+    sharing = {name for name, each in SERVICES.items() if f"{made}:/run/kvgate:ro" in each.get("volumes", [])}
+    assert sharing == {*GATEWAYS, "prometheus"}
+    for name in sharing:
+        assert SERVICES[name]["depends_on"]["token"] == {"condition": "service_completed_successfully"}
+    told = {SERVICES[name]["environment"]["KVGATE_LISTEN__ADMIN_TOKEN"] for name in GATEWAYS}
+    assert told == {"file:/run/kvgate/admin-token"}
+
+
 def test_prometheus_finds_the_gateway_and_all_rules() -> None:
     """By the name that the alerts know it by; the folder holds examples of other files too."""
     described = read("compose/prometheus.yml")
     jobs = {job["job_name"]: job for job in described["scrape_configs"]}
     assert jobs["kvgate"]["static_configs"] == [{"targets": ["kvgate:8081"]}]
+    assert jobs["kvgate"]["authorization"] == {"credentials_file": "/run/kvgate/admin-token"}
     rules = {path.name for path in (DEPLOY / "prometheus").glob("*.yml") if "groups" in read(f"prometheus/{path.name}")}
     assert {Path(path).name for path in described["rule_files"]} == rules
     engines = {name for each in jobs["engines"]["dns_sd_configs"] for name in each["names"]}

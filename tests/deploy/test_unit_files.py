@@ -32,6 +32,7 @@ def test_the_service_waits_for_what_the_gateway_does() -> None:
     """It is told when the gateway is ready, waits for the drain, and does not retry what cannot go well."""
     service = settings("kvgate.service")
     assert service["Type"] == "notify"
+    assert service["LimitCORE"] == "0"
     assert service["Sockets"].split() == list(SOCKETS.values())
     assert int(service["TimeoutStopSec"]) > load_config(environ={}).drain_max_s
     assert service["RestartPreventExitStatus"] == "2 78"

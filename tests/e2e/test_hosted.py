@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import Counter
 from collections.abc import AsyncIterator
 
@@ -96,10 +97,11 @@ async def test_its_limit_of_requests_is_respected(provider: Provider) -> None:
 
 
 async def test_a_wrong_key_is_told_to_the_operator(provider: Provider) -> None:
-    """The provider refuses the gateway's key: no model is served, and the reason is in the metrics."""
+    """The provider refuses the gateway's key: what it serves is not known, and the reason is in the metrics."""
     environ = ENVIRON | {"NOVITA_API_KEY": "sk_wrong"}
     async with gateway(entry(provider), environ=environ) as stand:
-        assert (await chat(stand)).status == 404
+        answer = await chat(stand)
+        assert (answer.status, json.loads(answer.body)["error"]["code"]) == (503, "no_backend")
         page = (await stand.admin("/metrics")).body.decode()
         line = 'kvgate_telemetry_errors_total{backend="novita",reason="missing_metric",source="metrics"} 1.0'
         assert line in page

@@ -197,7 +197,8 @@ async def test_a_backend_that_is_down_at_the_start() -> None:
     """It does not stop the start, and it is used as soon as it is there."""
     url = refusing_url()
     async with gateway(url) as stand:
-        assert (await stand.post("/v1/completions", ASK)).status == 404
+        answer = await stand.post("/v1/completions", ASK)
+        assert (answer.status, answer.error.code, is_retryable(answer)) == (503, "no_backend", True)
         assert (await stand.state()).backends[0].state == "cold"
         async with start_engine(SLOW, port=int(url.rpartition(":")[2])):
             await stand.until(lambda state: state.backends[0].state == "ready")

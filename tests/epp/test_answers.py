@@ -130,7 +130,7 @@ async def test_a_rejection(status: int, headers: Mapping[str, str], busy: bool, 
         assert made.trip.code == status
         assert [attempt.reason for attempt in made.trip.attempts] == attempts
         assert made.place.ended
-        next_one = house.gate.consider(ticket(house.gate, blocks=2))
+        next_one = await house.gate.consider(ticket(house.gate, blocks=2))
         assert (next_one.decision != "admit") == busy
 
 
@@ -168,3 +168,28 @@ async def test_another_engine_served_it() -> None:
         assert watch.take(ANSWER) == ANSWER
         watch.end()
         assert (made.trip.code, made.trip.usage) == (200, None)
+
+
+@pytest.mark.parametrize(
+    ("given", "body", "counts"),
+    [
+        (head(500), b"{}", True),
+        (head(400), b"{}", False),
+        (head(429), VLLM_BUSY, False),
+        (head(503, details="upstream_reset_before_response_started{connection_termination}"), b"", True),
+    ],
+)
+async def test_what_counts_against_a_backend(given: Head, body: bytes, counts: bool) -> None:
+    """Its own failures, and nobody else's: after as many distinct ones as its breaker bears it is left alone."""
+    async with relaying(a=f"http://{AT_A}") as house:
+        for number in range(25):
+            one = await deal(house)
+            one.trip.request.body = b"%d" % number
+            watch = watcher(one, given, AT_A)
+            watch.take(body)
+            watch.end()
+            if house.gate.snapshot().backends[0].state is BackendState.EJECTED:
+                break
+            if given.headers[":status"] == "429":
+                break  # A busy backend is left alone for another reason.
+        assert (house.gate.snapshot().backends[0].state is BackendState.EJECTED) == counts

@@ -96,6 +96,13 @@ def test_backends_that_envoy_cannot_be_sent_to(url: str) -> None:
     check_config(configured("http://10.0.0.1:8000"))
 
 
+def test_the_picker_is_one_process() -> None:
+    """Its work is small: Envoy carries the requests."""
+    with pytest.raises(ConfigError, match="one process") as caught:
+        check_config(configured("http://10.0.0.1:8000").model_copy(update={"workers": 2}))
+    assert [fault.path for fault in caught.value.faults] == ["workers"]
+
+
 async def test_a_port_that_is_taken(engine: RunningEngine) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

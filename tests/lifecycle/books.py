@@ -13,6 +13,7 @@ from gateway.admission.events import Arrived, BackendMissed, BackendRead, Backen
 from gateway.admission.ledger import Lease, LeaseState, Pool
 from gateway.domain import Outcome
 from gateway.gate import Gate
+from gateway.routing.breaker import BreakerState
 from tests.lifecycle.engines import Server
 from tests.lifecycle.job import Fates, Note
 
@@ -100,8 +101,11 @@ class Auditor:
             told[ticket_id] = isinstance(command, Admit)
             if now > self._deadlines[ticket_id] + LATE_S:
                 raise BooksError(f"{self.names[ticket_id]} was told {now - self._deadlines[ticket_id]} s too late")
-            if told[ticket_id]:
+            if isinstance(command, Admit):
                 self.admitted.add(ticket_id)
+                account = self._admission._roster.find(command.backend)
+                if account is None or account.standing.breaker.state is BreakerState.OPEN:
+                    raise BooksError(f"{self.names[ticket_id]} was sent to {command.backend}, which is ejected")
                 if (held := self._admission._at_engine.get(ticket_id)) is not None:
                     self._leases[ticket_id] = held[1]
         return told
@@ -151,6 +155,9 @@ class Auditor:
             raise BooksError(f"books hold {sorted(held)}, admitted are {sorted(self.admitted)}")
         if admission._queue.by_id.keys() != self.waiting:
             raise BooksError(f"queue {sorted(admission._queue.by_id)}, waiting {sorted(self.waiting)}")
+        for account in admission._roster.all():
+            if lost := account.standing.breaker._probes.keys() - self.admitted:
+                raise BooksError(f"{account.name} waits for probes that have ended: {sorted(lost)}")
         if admission._double_releases:
             raise BooksError("a double release")
         self._compare_leases(event)
@@ -203,6 +210,8 @@ class Auditor:
             found[f"leases of generation {pool.generation}"] = len(pool.leases)
         for name, account in self._admission._roster.engines.items():
             found |= {f"{what} of {name}": count for what, count in _left_over(account).items()}
+        for backend in self._admission.snapshot().backends:
+            found[f"breakers of {backend.name} still open"] = backend.breaker is BreakerState.OPEN
         for name, provider in self._admission._roster.hosted.items():
             found[f"leases of {name}"] = len(provider.leases)
         return [f"{count} {what}" for what, count in found.items() if count]

@@ -24,6 +24,7 @@ from gateway.admission import (
     serving,
 )
 from gateway.backends import exchange
+from gateway.routing import breaker
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,7 @@ MUTANTS = (
         "a retry keeps its first place",
         relay.Relay,
         "_note_failure",
-        "place.end(Outcome.NOT_SENT)",
+        "place.end(Outcome.NOT_SENT, failure=trip.name)",
         "setattr(place, 'ended', True)",
     ),
     Mutant(
@@ -148,7 +149,13 @@ MUTANTS = (
         "self.leases.pop(lease.ticket.id) if outcome is not Outcome.REFUSED else None",
     ),
     Mutant("most_blocks is not given back", ledger.Pool, "end", "self.most_blocks -= lease.most_blocks", "pass"),
-    Mutant("kv_tokens are not subtracted", ledger.Pool, "end", "self.kv_tokens -= lease.held_tokens", "pass"),
+    Mutant(
+        "kv_tokens are not subtracted",
+        ledger.Pool,
+        "end",
+        "self.kv_tokens -= lease.shown_tokens + self.inferred_tokens.pop(lease.ticket.id, 0)",
+        "self.inferred_tokens.pop(lease.ticket.id, 0)",
+    ),
     Mutant(
         "intervals_s keeps a promise that has ended",
         ledger.Pool,
@@ -251,6 +258,20 @@ MUTANTS = (
         "gone",
         "self._read(ticket_id)",
         "self.reading.get(ticket_id)",
+    ),
+    Mutant(
+        "a request that tells nothing of its backend blocks it for others",
+        breaker.Breaker,
+        "ended",
+        "self._probes.pop(ticket_id, None)",
+        "pass",
+    ),
+    Mutant(
+        "a backend that was ejected is never tried again",
+        breaker.Breaker,
+        "tick",
+        "now >= self.opened_until",
+        "False",
     ),
     Mutant(
         "a backend that was removed keeps its books",

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from gateway.admin.page import page_routes
+from gateway.config.source import ConfigSource
 from gateway.simulation.server import EngineOptions, start_engine
 from tests.e2e.stand import gateway
 from tests.live_ops.browser import Watched, chromium, opened
@@ -310,3 +312,32 @@ async def test_dark_where_the_reader_wants_it() -> None:
             grounds.append(await watched.page.evaluate("getComputedStyle(document.body).backgroundColor"))
             await watched.is_clean()
     assert grounds == ["rgb(245, 245, 242)", "rgb(16, 19, 23)"]
+
+
+async def test_it_asks_for_the_token_where_the_gateway_does(tmp_path: Path) -> None:
+    """Until it has it, nothing is asked again; a wrong one is said to be wrong; the right one is kept by this tab."""
+    token = "a-token-of-the-admin-port"
+    (tmp_path / "token").write_text(token)
+    listen = {"port": 0, "admin_port": 0, "admin_token": f"file:{tmp_path}/token"}
+    source = ConfigSource(overrides={"listen": listen, "backends": [{"name": "gone", "url": "http://127.0.0.1:9"}]})
+    async with (
+        chromium() as browser,
+        gateway(source=source, settles=False) as stand,
+        opened(browser, stand.running.admin_url, width=390) as watched,
+    ):
+        await watched.until("#locked-what", "This gateway asks for its token.")
+        await watched.page.fill("#token", "wrong")
+        await watched.page.press("#token", "Enter")
+        await watched.until("#locked-what", "This is not the gateway's token.")
+        assert watched.asked == 2
+        await watched.page.fill("#token", f" {token} ")
+        await watched.page.click("#locked button")
+        await watched.until("#backends .chip", "cold")
+        assert await watched.page.is_hidden("#locked")
+        assert await watched.page.is_hidden("#links")
+        await watched.page.reload()
+        await watched.until("#backends .chip", "cold")
+        assert await watched.page.is_hidden("#locked")
+        assert token not in await watched.page.content()
+        watched.errors = [error for error in watched.errors if "status of 401" not in error]
+        await watched.is_clean()

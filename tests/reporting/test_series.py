@@ -17,8 +17,8 @@ def test_a_decision_of_observe_mode_gets_its_series_when_it_comes() -> None:
     asked = ModelSeries(Families(), "m").asked[Priority.STANDARD]
     asked.decide("admitted", "headroom", 5, 0.0)
     asked.decide("admitted", "headroom", 5, 0.0)
-    assert asked.decisions["admitted", "headroom"]._value.get() == 2
-    assert asked.tokens["admitted"]._value.get() == 10
+    assert asked.decisions["admitted", "headroom"].value == 2
+    assert asked.tokens["admitted"].value == 10
 
 
 def test_without_a_backend_only_answers_are_counted() -> None:
@@ -26,7 +26,7 @@ def test_without_a_backend_only_answers_are_counted() -> None:
     families = Families()
     served = ServedSeries(families, "m", NO_BACKEND)
     served.end("/v1/estimate", RequestRecord("r", "/v1/estimate", "m", 200, 0.1))
-    assert served.answered["/v1/estimate", 200]._value.get() == 1
+    assert served.answered["/v1/estimate", 200].value == 1
     assert not hasattr(served, "output_tokens")
     assert ("/v1/completions", 429) in served.answered
 
@@ -35,5 +35,5 @@ def test_time_per_token_is_of_one_sequence_after_its_first_token() -> None:
     served = ServedSeries(Families(), "m", "b")
     record = RequestRecord("r", "/v1/completions", "m", 200, 3.0, ttft_s=1.0, output_tokens=22, sequences=2)
     served.count_tokens(record)
-    assert served.tpot_s._sum.get() == 0.2
-    assert served.output_tokens._value.get() == 22
+    assert served.tpot_s.sum == 0.2
+    assert served.output_tokens.value == 22

@@ -4,7 +4,7 @@ import { byId, fill, list, mark, measure, say } from "./dom.js";
 import { count, names, percent, span, things } from "./words.js";
 
 const MANY = 4;
-const STATES = { ready: "good", busy: "waited", cold: "idle", draining: "waited", down: "bad" };
+const STATES = { ready: "good", busy: "waited", ejected: "bad", cold: "idle", draining: "waited", down: "bad" };
 const TELEMETRY = { fresh: "good", stale: "waited", lost: "bad", frozen: "bad", none: "idle" };
 
 /** The parts of a pool in the order in which they are drawn; they add up to its capacity. */
@@ -50,7 +50,7 @@ function room(b) {
   if (b.hosted) return { headroom: things(b.requests, "request"), "headroom-more": "in flight; its provider looks after the memory" };
   if (!b.capacity_tokens) return { headroom: "capacity unknown", "headroom-more": "until the engine answers" };
   const share = `${percent(b.headroom_tokens, b.capacity_tokens)} of ${count(b.capacity_tokens)}`;
-  const nothing = { down: "nothing is sent while it is down", busy: "nothing is sent while it asks for a pause", draining: "nothing is sent while it drains" }[b.state];
+  const nothing = { down: "nothing is sent while it is down", busy: "nothing is sent while it asks for a pause", ejected: "nothing is sent for a while, as one after the other failed", draining: "nothing is sent while it drains" }[b.state];
   return { headroom: `${count(b.headroom_tokens)} tokens`, "headroom-more": `headroom, ${share}${nothing ? `; ${nothing}` : ""}` };
 }
 

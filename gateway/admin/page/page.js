@@ -4,6 +4,7 @@ import { showBackends } from "./backends.js";
 import { prepareDecisions, showDecisions } from "./decisions.js";
 import { byId, mark, say } from "./dom.js";
 import { addSecond, prepareTimeline } from "./timeline.js";
+import { askForToken, credentials, Locked, prepareToken } from "./token.js";
 import { showFigures, showQueues, showReasons, showWaits } from "./waiting.js";
 import { span } from "./words.js";
 
@@ -25,10 +26,11 @@ class NoAnswer extends Error {}
 async function fetchJson(path, signal) {
   let answer;
   try {
-    answer = await fetch(path, { signal, cache: "no-store", credentials: "same-origin" });
+    answer = await fetch(path, { signal, cache: "no-store", credentials: "same-origin", headers: credentials() });
   } catch {
     throw new NoAnswer(`The gateway does not answer${signal.aborted ? ` within ${span(ANSWER_MAX_MS / 1000)}` : ""}.`);
   }
+  if (answer.status === 401) throw new Locked();
   if (!answer.ok) throw new NoAnswer(`The gateway answers with status ${answer.status}.`);
   try {
     return await answer.json();
@@ -43,7 +45,7 @@ async function fetchDecisions(signal) {
     const body = await fetchJson(`api/v1/decisions?limit=${DECISIONS_SHOWN}`, signal);
     return body.decisions.sort((a, b) => b.arrived_monotonic_s - a.arrived_monotonic_s);
   } catch (error) {
-    if (signal.aborted) throw error;
+    if (signal.aborted || error instanceof Locked) throw error;
     return [];
   }
 }
@@ -61,6 +63,7 @@ async function look() {
     answered();
   } catch (error) {
     if (mine !== asking || document.hidden) return;
+    if (error instanceof Locked) return locked();
     away(error);
   } finally {
     clearTimeout(late);
@@ -129,6 +132,13 @@ function away(error) {
   refusedBefore = null;
 }
 
+/** Nothing is asked until there is a token. */
+function locked() {
+  askForToken();
+  document.body.classList.add("old");
+  pulse("bad", "locked");
+}
+
 function awayFor() {
   return answeredAt ? `What you see is ${span(Math.max(1, Math.round((performance.now() - answeredAt) / 1000)))} old.` : "";
 }
@@ -145,6 +155,7 @@ document.addEventListener("visibilitychange", () => {
   return pulse("idle", "paused");
 });
 byId("retry").addEventListener("click", look);
+prepareToken(look);
 prepareDecisions();
 prepareTimeline();
 look();

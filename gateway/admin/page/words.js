@@ -50,7 +50,7 @@ const REASONS = {
   no_backend: ["no backend", "none of the model's backends can be used"],
   stale_telemetry: ["telemetry too old", "nothing certain is known of the memory"],
   too_large: ["too large", "more than the largest backend holds"],
-  tenant_limit: ["tenant limit", "its tenant has its share already"],
+  tenant_limit: ["tenant limit", "its tenant is at a limit of its own"],
   client_gone: ["client left", "before there was room"],
   shutdown: ["shutting down", "this gateway is being stopped"],
 };

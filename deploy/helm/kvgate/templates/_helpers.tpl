@@ -36,6 +36,11 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- .Values.secrets.existing | default (.Values.secrets.create | empty | ternary "" (include "kvgate.fullname" .)) -}}
 {{- end -}}
 
+{{/* Name of the Secret with the token of the admin port, or nothing: then only the pod itself reaches that port. */}}
+{{- define "kvgate.adminSecret" -}}
+{{- .Values.admin.tokenSecret.name -}}
+{{- end -}}
+
 {{/* How much KV cache is asked of the engines of one target, in tokens: held and about to be, waiting, and turned away for
 want of room (as many as requests that were let in take, held for as long). Replicas of the gateway tell of the same
 backends, so the largest counts; each has a queue of its own, so those add up. */}}
