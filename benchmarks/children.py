@@ -134,13 +134,27 @@ def child(
             time.sleep(0.005)
         yield Child(process, told, time.monotonic() - began, log)
     finally:
-        if process.poll() is None:
-            process.terminate()
-            try:
-                process.wait(STOP_MAX_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        end(process)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Let a process end, and make it end if it does not."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(STOP_MAX_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def print_figures(figures: Mapping[str, float], *, as_json: bool) -> None:
+    """A line each, or one JSON object."""
+    if as_json:
+        print(json.dumps(figures))
+        return
+    for name, value in figures.items():
+        print(f"{name:44} {value:12,.3f}")
 
 
 def _page(base: str, path: str) -> bytes:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import random
 import statistics
 import tempfile
@@ -242,11 +241,7 @@ def main() -> None:
     arguments.add_argument("--json", action="store_true", help="one JSON object")
     given = arguments.parse_args()
     found = figures(quick=given.quick)
-    if given.json:
-        print(json.dumps(found))
-    else:
-        for name, value in found.items():
-            print(f"{name:44} {value:12,.3f}")
+    children.print_figures(found, as_json=given.json)
 
 
 if __name__ == "__main__":
