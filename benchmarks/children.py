@@ -137,12 +137,12 @@ def child(
         end(process)
 
 
-def end(process: subprocess.Popen[bytes]) -> None:
+def end(process: subprocess.Popen[bytes], within_s: float = STOP_MAX_S) -> None:
     """Let a process end, and make it end if it does not."""
     if process.poll() is None:
         process.terminate()
         try:
-            process.wait(STOP_MAX_S)
+            process.wait(within_s)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

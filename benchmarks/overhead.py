@@ -24,6 +24,7 @@ from statistics import median
 
 import uvloop
 
+from benchmarks.children import end
 from benchmarks.raw_load import LoadError, ShortClient, StreamClient, chat_request, connected, each, first
 
 ROOT = Path(__file__).parents[1]
@@ -205,12 +206,7 @@ def _running(name: str, command: Sequence[str], folder: Path) -> Iterator[Way]:
             time.sleep(0.05)
         yield Way(name, url, process.pid)
     finally:
-        process.terminate()
-        try:
-            process.wait(STOP_MAX_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end(process, STOP_MAX_S)
 
 
 def _url_in(out: Path) -> str | None:

@@ -58,7 +58,7 @@ class Sharing(Protocol):
     """Who asks the other gateways before a request is sent. Must not call the gate from here."""
 
     def screen(self, event: Event | None, commands: Sequence[Command], now: float) -> Sequence[Command]:
-        """Those of the commands that hold at once. The gate hears of the others later: `granted`, or `Denied`."""
+        """Those of the commands that hold at once. The gate hears of the others later: `told`, or `Denied`."""
 
 
 class Deciding(Protocol):

@@ -21,6 +21,7 @@ USED_SHARE_MAX = 1.05
 FOREIGN_AHEAD_S = 5.0
 """For so long others are taken to go on growing as they do."""
 FOREIGN_GAIN = 0.3
+"""What the newest reading counts in how fast they grow."""
 GROWTH_SHARE_MAX = 0.05
 """Part of the pool that is kept free for others to grow into: they may end too, and a guess must not shut us out."""
 GROWN_TOKENS = tuple(1 << power for power in range(4, 15))

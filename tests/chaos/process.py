@@ -15,6 +15,8 @@ from pathlib import Path
 
 import yaml
 
+from benchmarks.children import end
+
 ROOT = Path(__file__).parents[2]
 START_MAX_S = 20.0
 STOP_MAX_S = 5.0
@@ -86,9 +88,4 @@ def started(folder: Path, backends: Sequence[Mapping[str, object]]) -> Iterator[
     try:
         yield Gateway(process, out, log)
     finally:
-        process.terminate()
-        try:
-            process.wait(STOP_MAX_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end(process, STOP_MAX_S)
