@@ -16,7 +16,7 @@ demo: $(DEMO) ## gateway, two simulated engines and a real client; DEMO_EXIT=1 c
 	@$(BIN)/kvgate demo $(if $(filter-out 0,$(DEMO_EXIT)),--exit)
 
 test: check ## every check, then every test with coverage
-	@$(BIN)/python -m pytest -q --cov
+	@$(BIN)/python -m pytest -q --cov -n 2
 
 check: $(DEV) ## lint, format, types and import rules; changes nothing
 	@$(BIN)/ruff check --quiet .

@@ -3,11 +3,13 @@
     python -m benchmarks.admission_cost
 
 One engine with a pool under pressure: all that run would not fit at their hard ends, so the forecast decides. Answers
-stream and get as long as was learned. Then the same under light load, where there is room for everybody even at their
-hard ends: there all three calls that one request makes are one figure. Each figure is of single calls, with the
-collector of garbage off: as a clock on the wall has it, which is what a request waits, and as time of the processor,
-which leaves out what else the machine did meanwhile. What is still between the least and the median of the latter is
-mostly caches that others have emptied.
+stream and get as long as was learned; as one request is sent another ends, so that no two decisions meet the same
+books. Streams are reported twenty times a second, as the gate does it: after a decision, not before it. Then the same
+under light load, where there is room for everybody even at their hard ends: there all three calls that one request
+makes are one figure. Each figure is of single calls, with the collector of garbage off: as a clock on the wall has it,
+which is what a request waits, and as time of the processor, which leaves out what else the machine did meanwhile. What
+is still between the least and the median of the latter is mostly caches that others have emptied. How much that is on
+the machine at hand says the first line: always the same work, of the size of a decision.
 """
 
 from __future__ import annotations
@@ -17,8 +19,10 @@ import random
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from estimator.demand import Demand
 from estimator.kv_cache import KvLayout
@@ -39,6 +43,13 @@ WAITING = (0, 500)
 SAMPLES = 3_000
 TICK_S = 0.025
 """Between two calls: an engine reads prompts no faster, so that the pace keeps nobody out."""
+REPORT_S = 0.05
+"""Between two reports of streams."""
+REPORTED = 16
+"""Streams in each of them, where the report is not what is timed: all of them, one after the other."""
+TOKENS_PER_S = 30
+FULL_SHARE = 0.9
+"""Of those that ran at first: fewer are left only by who finds no room."""
 PRESSURE = 1.02
 """Pool over what is forecast to be held together: next to no room is left."""
 TARGET_US = {(1_000, 500): 20.0, (10_000, 0): 60.0, (10_000, 500): 60.0}
@@ -100,6 +111,12 @@ class Stage:
     def __init__(self, running: int, waiting: int, *, roomy: bool) -> None:
         self.chance = random.Random(7)
         self.now, self.last_id = 0.0, 0
+        self.running, self.waiting = running, waiting
+        self.generated: dict[int, int] = {}
+        """By ticket id, the longest on it first: tokens of each that runs."""
+        self.reported_at = 0.0
+        self.turns: deque[tuple[int, float]] = deque()
+        """Who is to be reported next, and when that was done last."""
         self.output = learned()
         self.admission = Admission(AdmissionLimits(queue_requests_max=waiting + 10, queue_wait_max_s=1e6))
         self.admission.handle(BackendAdded(BackendSpec("engine")), 0.0)
@@ -107,14 +124,13 @@ class Stage:
         for _ in range(running):
             self.tell(Arrived(self.ticket()))
             self.now += 0.05
-        self.running = list(range(1, running + 1))
-        self.generated = dict.fromkeys(self.running, 0)
-        self.advance(64)
+        for number in self.generated:
+            self.generated[number] += self.chance.randint(32, 64)
+        self.tell(Progressed(tuple(self.generated.items())))
         if not roomy:
             reserved = self.admission.snapshot().backends[0].reserved_tokens // BLOCK_TOKENS
             self._resize(int(PRESSURE * reserved) + (0 if running > 100 else 60))
-        while sum(queue.depth for queue in self.admission.snapshot().queues) < waiting:
-            self.tell(Arrived(self.ticket(prompt_tokens=4 * PROMPT_TOKENS + self.last_id)))
+        self.fill()
 
     def ticket(self, prompt_tokens: int = 0) -> Ticket:
         """The next request: patient, and with answers of unknown length."""
@@ -124,30 +140,53 @@ class Stage:
         tenant = f"tenant {self.last_id % 20}"
         return Ticket(self.last_id, MODEL, demand, 1e6 + self.last_id, max_tokens=OUTPUT_MAX, tenant=tenant)
 
+    def fill(self) -> None:
+        """Let so many wait again as are to."""
+        # Some of them may find room.
+        for _ in range(3):
+            for _ in range(self.waiting - sum(queue.depth for queue in self.admission.snapshot().queues)):
+                self.tell(Arrived(self.ticket(prompt_tokens=4 * PROMPT_TOKENS + self.last_id % 2048)))
+
     def tell(self, event: Event) -> list[int]:
         """Let something happen; returns who was sent."""
-        return [command.ticket_id for command in self.admission.handle(event, self.now) if isinstance(command, Admit)]
-
-    def advance(self, tokens: int) -> None:
-        """Every stream comes on."""
-        for number in self.generated:
-            self.generated[number] += self.chance.randint(tokens // 2, tokens)
-        self.tell(Progressed(tuple(self.generated.items())))
+        return self._sent(self.admission.handle(event, self.now))
 
     def timed(self, event: Event) -> tuple[Took, list[int]]:
         """Microseconds that admission takes over it, and who was sent."""
         self.now += TICK_S
         commands: list[Command] = []
         each_us = took(lambda: commands.extend(self.admission.handle(event, self.now)))
-        return each_us, [command.ticket_id for command in commands if isinstance(command, Admit)]
+        return each_us, self._sent(commands)
+
+    def end(self) -> Left:
+        """The one that has run for longest is at its end."""
+        number = next(iter(self.generated))
+        return Left(number, Outcome.FINISHED, Usage(PROMPT_TOKENS, max(1, self.generated.pop(number))))
 
     def look(self, k: int) -> None:
-        """After the k-th call: the engine is looked at, and now and then a stream comes on, as in service."""
-        if k % 8 == 0:
-            number = next(iter(self.generated), 0)
-            self.tell(Progressed(((number, self.generated.get(number, 0)),)))
+        """After the k-th call: streams come on, and now and then the engine is looked at, as in service."""
+        if self.now >= self.reported_at + REPORT_S:
+            self.reported_at = self.now
+            self.tell(Progressed(tuple(self._reports())))
         if k % 32 == 0:
             self._resize(self.blocks)
+            self.fill()
+
+    def _reports(self) -> Iterator[tuple[int, int]]:
+        """What the next streams have generated by now."""
+        for _ in range(min(REPORTED, len(self.turns))):
+            number, before = self.turns.popleft()
+            if number in self.generated:
+                more = self.generated[number] + int(TOKENS_PER_S * (self.now - before))
+                self.generated[number] = min(OUTPUT_MAX - 1, more)
+                self.turns.append((number, self.now))
+                yield number, self.generated[number]
+
+    def _sent(self, commands: Iterable[Command]) -> list[int]:
+        sent = [command.ticket_id for command in commands if isinstance(command, Admit)]
+        self.generated.update(dict.fromkeys(sent, 0))
+        self.turns.extend((number, self.now) for number in sent)
+        return sent
 
     def _resize(self, blocks: int) -> None:
         self.blocks = blocks
@@ -157,39 +196,41 @@ class Stage:
 
 
 def arrivals(stage: Stage, samples: int) -> Iterator[Took]:
-    """Each request that comes leaves again, untimed, so that the load stays what it is."""
+    """Whoever is sent stays, and another ends, untimed; whoever must wait leaves again, so that the load stays."""
     for k in range(samples):
         arrival = stage.ticket()
         each_us, sent = stage.timed(Arrived(arrival))
         yield each_us
-        outcome = Outcome.NOT_SENT if arrival.id in sent else Outcome.CANCELLED
         stage.now += TICK_S
-        stage.tell(Left(arrival.id, outcome))
+        if arrival.id not in sent:
+            stage.tell(Left(arrival.id, Outcome.CANCELLED))
+        if len(stage.generated) > FULL_SHARE * stage.running:
+            stage.tell(stage.end())
         stage.look(k)
 
 
 def ends(stage: Stage, samples: int) -> Iterator[Took]:
-    """One that runs ends, which serves who waits; another takes its place, untimed."""
+    """One that runs ends, which serves who waits; another comes, untimed."""
     for k in range(samples):
-        number = stage.running[k % len(stage.running)]
-        usage = Usage(PROMPT_TOKENS, max(1, stage.generated.pop(number, 1)))
-        each_us, sent = stage.timed(Left(number, Outcome.FINISHED, usage))
-        yield each_us
-        arrival = stage.ticket()
-        sent += stage.tell(Arrived(arrival))
-        stage.running[k % len(stage.running)] = sent[0] if sent else arrival.id
-        for new in sent:
-            stage.generated[new] = 0
+        yield stage.timed(stage.end())[0]
+        stage.now += TICK_S
+        while len(stage.generated) < FULL_SHARE * stage.running or not k % 2:
+            arrival = stage.ticket()
+            if not stage.tell(Arrived(arrival)):
+                stage.tell(Left(arrival.id, Outcome.CANCELLED))
+                break
+            if len(stage.generated) >= stage.running:
+                break
         stage.look(k)
 
 
 def reports(stage: Stage, samples: int) -> Iterator[Took]:
     """All streams come on by some tokens, or as many as there are in one report of 1,000."""
     for k in range(samples):
-        part = [number for number in stage.running if number in stage.generated][:1_000]
+        part = list(islice(stage.generated, 1_000))
         for number in part:
             stage.generated[number] += 2
-        stage.now += 0.05
+        stage.now += REPORT_S
         yield stage.timed(Progressed(tuple((number, stage.generated[number]) for number in part)))[0]
         stage.look(k)
 
@@ -231,6 +272,13 @@ def calls(call: Callable[[], object], samples: int) -> Iterator[Took]:
         yield took(call)
 
 
+def same_work() -> None:
+    """About what a decision is made of: small calls, small objects, look-ups."""
+    known: dict[int, tuple[float, int]] = {}
+    for number in range(100):
+        known[number] = (float(number), max(number, len(known)))
+
+
 def refresh_of(stage: Stage) -> Callable[[], None]:
     """Computes all curves of what runs anew."""
     memory = stage.admission._roster.engines["engine"].memory  # noqa: SLF001 - a part is timed, not the whole
@@ -261,6 +309,7 @@ def main() -> int:
     columns = "".join(f"{name:>9}" for name in ("least", "median", "p99", "p99.9"))
     print(f"{'microseconds of one call':<46}{'on the wall':>36}{'of the processor':>36}")
     print(f"{'':<30}{'running':>8}{'waiting':>8}{columns}{columns}{'calls':>8}")
+    print(Timed("always the same", 0, 0, list(calls(same_work, SAMPLES))))
     for running in LIGHT:
         print(Timed("Arrived + Left, room for all", running, 0, list(light(running, SAMPLES)), 12.0), flush=True)
     for running in RUNNING:

@@ -1,4 +1,4 @@
-"""An engine that answers at once and costs little: vLLM's routes on a bare protocol, for `benchmarks.overhead`.
+"""An engine that answers at once and costs little: vLLM's routes on a bare protocol.
 
 It generates as an engine does: each step gives every running stream one event, `max_tokens` of them in all. No stream
 ever stands still because another begins: KVGate would learn that prompts take long to read, and send them spaced out.

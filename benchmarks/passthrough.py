@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import signal
 
 import uvloop
@@ -39,7 +38,7 @@ class Passthrough:
             return response
 
 
-async def _serve(engine_url: str) -> None:
+async def _serve(engine_url: str, port: int) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     connector = TCPConnector(limit=0)
@@ -47,8 +46,7 @@ async def _serve(engine_url: str) -> None:
         server = web.Server(Passthrough(engine_url, session).handle, access_log=None)
         runner = web.ServerRunner(server)
         await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0, backlog=1024, shutdown_timeout=1.0).start()
-        print(json.dumps({"api": f"http://127.0.0.1:{runner.addresses[0][1]}"}), flush=True)
+        await web.TCPSite(runner, "127.0.0.1", port, backlog=1024, shutdown_timeout=1.0).start()
         await stop.wait()
         await runner.cleanup()
 
@@ -56,5 +54,7 @@ async def _serve(engine_url: str) -> None:
 if __name__ == "__main__":
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("engine_url")
+    arguments.add_argument("--port", type=int, required=True)
+    given = arguments.parse_args()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner_:
-        runner_.run(_serve(arguments.parse_args().engine_url))
+        runner_.run(_serve(given.engine_url, given.port))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.instructions import Counter
 from benchmarks.native_load import Engine, put_load, write_request
-from benchmarks.peer_report import Sample
+from benchmarks.peer_report import PACED_PER_S, Sample
 from benchmarks.peer_servers import PEERS, cpu_us
 
 PROMPT_BYTES, LONG_PROMPT_BYTES = 900, 100_000
@@ -110,13 +110,16 @@ class Bench:
         return {
             "short_1": lambda target: self._requests(target, "short", 1),
             "short_64": lambda target: self._requests(target, "short", 64),
+            "short_paced": lambda target: self._requests(target, "short", 64, rate=PACED_PER_S),
             "long": lambda target: self._requests(target, "long", 8),
             "streams_some": lambda target: self._streams(target, some, plan.tokens),
             "streams_many": lambda target: self._streams(target, many, plan.tokens),
         }
 
-    def _requests(self, target: Target, request: str, connections: int) -> Sample:
-        return self.sample(target, request, connections=connections, seconds=self.plan.short_s, bytes=ANSWER_BYTES_MIN)
+    def _requests(self, target: Target, request: str, connections: int, **pace: float) -> Sample:
+        return self.sample(
+            target, request, connections=connections, seconds=self.plan.short_s, bytes=ANSWER_BYTES_MIN, **pace
+        )
 
     def _streams(self, target: Target, streams: int, tokens: int) -> Sample:
         number = streams // SLOW_PART if target.is_slow else streams

@@ -85,6 +85,11 @@ tenants:
     return Launch([sys.executable, "-m", "gateway", "serve", "-c", config])
 
 
+def passthrough(site: Site) -> Launch:
+    """What a gateway of aiohttp that does nothing costs."""
+    return Launch([sys.executable, "-m", "benchmarks.passthrough", site.engine_urls[0], "--port", str(site.port)])
+
+
 def nginx(site: Site) -> Launch:
     servers = " ".join(f"server 127.0.0.1:{port};" for port in site.engine_ports)
     user = pwd.getpwuid(os.getuid()).pw_name

@@ -9,6 +9,9 @@ from statistics import median
 from benchmarks.native_load import Outcome
 
 NONE = "–"
+PACED_PER_S = 500
+"""Requests that come at an even pace, as many to each gateway: at full load a fast one never has to wake whom it writes
+to, which is half of what a write costs."""
 LOAD_UTILISATION_MAX = 0.9
 """Above it, the load itself may have been what was slow."""
 
@@ -65,6 +68,7 @@ def text(results: Results, streams: tuple[int, int], routers: set[str]) -> str:
     costs = {
         "short_1": "request, 1 connection",
         "short_64": "request, 64 connections",
+        "short_paced": f"request, {PACED_PER_S} per s",
         "long": "request, 100 KB prompt",
         "streams_some": f"chunk, {streams[0]:,} streams",
         "streams_many": f"chunk, {streams[1]:,} streams",

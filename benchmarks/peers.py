@@ -1,6 +1,6 @@
 """What a gateway costs beside others: CPU per request and per chunk, latency, memory; all on one machine, in one run.
 
-    python -m benchmarks.peers --quick       KVGate, nginx, HAProxy, Envoy and the Rust routers: 3 minutes
+    python -m benchmarks.peers --quick       KVGate, bare aiohttp, nginx, HAProxy, Envoy and the Rust routers: 3 minutes
     python -m benchmarks.peers               three rounds, Portkey and LiteLLM too: 10 to 15 minutes
 
 Others are installed if they are not there, and left out where that cannot be done (`benchmarks.peer_servers`).
@@ -8,7 +8,8 @@ Others are installed if they are not there, and left out where that cannot be do
 Mock engine and load generator (C) share one CPU, each gateway has the other to itself, one worker each. Every figure
 is taken of each in turn, in several rounds, so that a machine that is slower for a while is so for all; medians count.
 What counts most is the CPU time of a gateway's processes by the clock of the operating system, kernel included, and
-their instructions where the machine can count them. Linux, two CPUs.
+their instructions where the machine can count them. Linux, two CPUs. KVGate runs on the Python that runs this, which
+makes a difference: pyenv's, compiled without a profile, takes more than that of a distribution.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ def main() -> None:
     build()
     began = monotonic()
     results = measure(installed, plan, given.rounds or plan.rounds)
+    print(f"Python {sys.version}\n")
     print(peer_report.text(results, plan.streams, {peer.name for peer in peers if peer.is_router}))
     _say(f"{monotonic() - began:.0f} s")
     if given.json:

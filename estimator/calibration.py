@@ -24,6 +24,8 @@ ANSWERS_MIN = 20.0
 """Answers from which on coverage is told; and so many that one of them is expected beyond the quantile."""
 SEEN_SHARE_MIN = 0.2
 """Of the answers that get so far, so many must not have been cut off before: with fewer, the rest is a guess."""
+TOGETHER_MAX = 32
+"""Answers that are placed at once: many in a row cost a fraction of what each does amid all else of its request."""
 LEVELS = (*(k / 20 for k in range(19)), 0.92, 0.94, 0.96, 0.97, 0.98, 0.985, 0.99, 0.993, 0.996, 1.0)
 """Borders of the table's bins."""
 _BINS = len(LEVELS) - 1
@@ -38,10 +40,12 @@ class Calibration:
         half_life: answers after which an old one counts half.
     """
 
-    __slots__ = ("_observed", "_table")
+    __slots__ = ("_new", "_observed", "_table")
 
     def __init__(self, half_life: float = HALF_LIFE) -> None:
         self._table = LifeTable(_BINS, half_life)
+        self._new: list[tuple[OutputForecast, int, bool]] = []
+        """Those that were observed and are not in the table yet."""
         self._observed = 0
 
     @property
@@ -57,24 +61,23 @@ class Calibration:
             actual: its tokens.
             ended: it came to its own end; False if it was cut off there.
         """
-        high = 1 - forecast.survival(actual)
-        if ended and actual <= EDGES[-1]:
-            self._ended_between(1 - forecast.survival(actual - 1), high)
-        else:
-            self._cut_at(high)
-        self._table.fade()
+        self._new.append((forecast, actual, ended))
         self._observed += 1
+        if len(self._new) >= TOGETHER_MAX:
+            self._place()
 
     def coverage(self, q: float) -> float | None:
         """Share of answers within what was forecast as their quantile `q`; None while too little shows it."""
-        size = self._table.size
+        self._place()
+        reached = self._table.counts().reached
+        size = reached[0]
         if size < ANSWERS_MIN or size * (1 - q) < 1:
             return None
         beyond = 1.0
         for k, hazard in enumerate(self._table.hazards(_NO_PARENT, 0.0)):
             if LEVELS[k] >= q:
                 break
-            if size * beyond >= 1 and self._table.reached(k) < SEEN_SHARE_MIN * size * beyond:
+            if size * beyond >= 1 and reached[k] < SEEN_SHARE_MIN * size * beyond:
                 return None
             part = min(1.0, (q - LEVELS[k]) / (LEVELS[k + 1] - LEVELS[k]))
             beyond *= 1 - hazard * part
@@ -82,6 +85,7 @@ class Calibration:
 
     def counts(self) -> LifeCounts:
         """What is remembered, to be saved."""
+        self._place()
         return self._table.counts()
 
     def restore(self, counts: LifeCounts, samples: int) -> None:
@@ -91,24 +95,27 @@ class Calibration:
             ValueError: it was saved over other bins, or cannot be.
         """
         self._table.restore(counts)
+        self._new.clear()
         self._observed = samples
 
-    def _ended_between(self, low: float, high: float) -> None:
-        first, last = _bin_of(low), _bin_of(high)
-        self._table.passed(0, first)
-        if first < last:
-            part = 1 / (high - low)
-            self._table.ended_across(
-                first, [(LEVELS[first + 1] - low) * part, *(w * part for w in _WIDTHS[first + 1 : last])]
-            )
-        else:
-            self._table.ended_in(first)
+    def _place(self) -> None:
+        """Count the new ones in the table."""
+        table = self._table
+        new, self._new = self._new, []
+        for forecast, actual, ended in new:
+            low, high = forecast.chances(actual)
+            first, last = _bin_of(low), _bin_of(high)
+            if not ended or actual > EDGES[-1]:
+                table.passed(0, last)
+                table.passed(last, last + 1, (high - LEVELS[last]) / _WIDTHS[last])
+            elif first == last:
+                table.ended_in(first, since=0)
+            else:
+                part = 1 / (high - low)
+                between = [width * part for width in _WIDTHS[first + 1 : last]]
+                table.ended_across(first, [(LEVELS[first + 1] - low) * part, *between])
+            table.fade()
 
-    def _cut_at(self, place: float) -> None:
-        k = _bin_of(place)
-        self._table.passed(0, k)
-        self._table.passed(k, k + 1, (place - LEVELS[k]) / (LEVELS[k + 1] - LEVELS[k]))
 
-
-def _bin_of(place: float) -> int:
-    return min(bisect_right(LEVELS, place), _BINS) - 1
+def _bin_of(chance: float) -> int:
+    return bisect_right(LEVELS, chance, 0, _BINS) - 1

@@ -1,7 +1,8 @@
 """What a request will ask of the KV pool, before it is sent: prompt tokens with a bound, and a forecast of its output.
 
 `Shape` is what can be seen of a request without a tokenizer; a `DemandModel` per served model turns it into a `Demand`
-and learns from how requests ended.
+and learns from how requests ended. Both are values that nobody changes; one that is made for each request is not frozen
+all the same, which would take three times as long.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ LEAST_SHARE = 0.5
 """Part of an estimated prompt that is taken to be there for certain; of an image nothing is, engines scale them."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Shape:
     """A request's size as it stands in its body."""
 
@@ -59,7 +60,7 @@ class End(enum.Enum):
     """Its client left or its engine failed: it might have been longer."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Demand:
     """What admission reserves memory by."""
 
@@ -91,6 +92,11 @@ class Demand:
             return generated
         return min(self.output_tokens_max, self.output.quantile(1 - risk, generated))
 
+    def output_bounds(self, *risks: float) -> list[int]:
+        """`output_bound` of what has not begun yet, for several risks."""
+        most, quantile = self.output_tokens_max, self.output.quantile
+        return [min(most, quantile(1 - risk)) for risk in risks]
+
 
 class DemandModel:
     """Prices the requests of one served model, and learns from those that ended."""
@@ -111,21 +117,23 @@ class DemandModel:
         """
         least: int | None = None
         if shape.token_prompts:
-            prompts: tuple[int, ...] = shape.token_prompts
-            expected = sum(prompts)
+            prompts = shape.token_prompts
+            expected, longest = sum(prompts), max(prompts)
         elif shape.counted_tokens is not None:
             expected = shape.counted_tokens
-            prompts = (-(-expected // shape.prompts),) * shape.prompts
+            longest = -(-expected // shape.prompts)
+            prompts = (longest,) * shape.prompts
         else:
-            text_bytes, messages, prompts_, _ = terms = shape.terms
-            estimate = self.prompt_lengths.expected(terms)
+            lengths, count = self.prompt_lengths, shape.prompts
+            certain = estimate = lengths.expected(shape.terms)
+            if shape.images:
+                certain = lengths.expected((shape.text_bytes, shape.messages, count, 0))
             room = max(1, context_tokens - 1 if shape.output else context_tokens)
-            bound = self.prompt_lengths.bound(estimate / shape.prompts)
-            prompts = (min(bound, room),) * shape.prompts
-            expected = min(math.ceil(estimate), sum(prompts))
-            certain = int(self.prompt_lengths.expected((text_bytes, messages, prompts_, 0)) * LEAST_SHARE)
-            least = min(certain, expected)
-        output_max = max(1, context_tokens - max(prompts)) if shape.output else 0
+            longest = min(lengths.bound(estimate / count), room)
+            prompts = (longest,) * count
+            expected = min(math.ceil(estimate), longest * count)
+            least = min(int(certain * LEAST_SHARE), expected)
+        output_max = max(1, context_tokens - longest) if shape.output else 0
         if shape.max_tokens is not None and shape.max_tokens < output_max:
             output_max = max(1, shape.max_tokens)
         return Demand(shape.n, prompts, expected, output_max, self.output_lengths.forecast(), least)
@@ -152,4 +160,6 @@ class DemandModel:
             return
         # Engines count all sequences of a request in one sum. Its mean is one observation, however many there were:
         # counted once per sequence it would make answers look more alike than they are.
-        self.output_lengths.learn(round(output_tokens / shape.sequences), ended=end is End.STOP, counted=counted)
+        sequences = shape.sequences
+        tokens = output_tokens if sequences == 1 else round(output_tokens / sequences)
+        self.output_lengths.learn(tokens, ended=end is End.STOP, counted=counted)

@@ -146,6 +146,18 @@ class OutputForecast:
             return 1.0
         return math.exp(self.log_survival(t) - self.log_survival(generated) if generated else self.log_survival(t))
 
+    def chances(self, tokens: int) -> tuple[float, float]:
+        """Of an answer to stay below so many tokens, and to get no further than these."""
+        if tokens < 1:
+            return 0.0, 0.0
+        if tokens > _TABLE_END_TOKENS:
+            beyond = 1 - math.exp(-self.cumulative[-1])
+            return beyond, beyond
+        k = bisect_left(EDGES, tokens) - 1
+        reached, part = math.exp(-self.cumulative[k]), self.hazards[k] / (EDGES[k + 1] - EDGES[k])
+        done = tokens - EDGES[k]
+        return 1 - reached * (1 - part * (done - 1)), 1 - reached * (1 - part * done)
+
     def log_survival(self, tokens: int) -> float:
         """Logarithm of the chance to get beyond so many tokens: differences of it are what is conditional."""
         if tokens >= _TABLE_END_TOKENS:
@@ -271,9 +283,11 @@ class OutputLengths:
         """
         if ended and tokens <= _TABLE_END_TOKENS:
             k = max(0, bisect_left(EDGES, tokens) - 1)
-            self._count(counted, k)
-            self._long.ended_in(k)
-            self._short.ended_in(k)
+            if counted > k:
+                self._count(counted, k)
+                counted = k
+            self._long.ended_in(k, since=counted)
+            self._short.ended_in(k, since=counted)
         else:
             k = max(0, bisect_right(EDGES, tokens) - 1)
             self._count(counted, k)
@@ -316,7 +330,7 @@ class OutputLengths:
 
     def forecast(self) -> OutputForecast:
         """The distribution as known now; the same object until enough was learnt to matter."""
-        if self._news and self._news >= min(self.answers_between_max, 1 + self._learnt // 8):
+        if self._news >= self.answers_between_max or self._news >= 1 + self._learnt // 8:
             long = self._long.hazards(self._parent(), PRIOR_WEIGHT)
             self._forecast = OutputForecast.from_hazards(self._short.hazards(long, LONG_WEIGHT))
             self._news = 0.0

@@ -35,8 +35,10 @@ _TYPICAL = (2000.0, 4.0, 1.0, 1.0)
 _ERROR_MAX = 1.0
 """One answer counts as at most 100 % off: a single odd one must not double every bound."""
 _MEMORY_MAX = HALF_LIFE / math.log(2)
+_GROWTH = 1 / (1 - 1 / _MEMORY_MAX)
 _ERROR_MEMORY_MAX = 128.0
 """Answers that the error is a mean over: fewer, so that a change widens the bound before the rates follow."""
+_ERROR_KEEP = 1 - 1 / _ERROR_MEMORY_MAX
 _TYPICAL_TOKENS = sum(rate * size for rate, size in zip(_PRIOR_RATES, _TYPICAL, strict=True))
 _PRIOR_WEIGHTS = tuple((size / _TYPICAL_TOKENS) ** 2 for size in _TYPICAL)
 _RIDGE = tuple(_PRIOR_ROWS_LEFT * weight / _MEMORY_MAX for weight in _PRIOR_WEIGHTS)
@@ -65,7 +67,10 @@ class PromptEvidence:
 class PromptLengths:
     """Learns the rates of one model. Learning costs O(1), a new set of rates the solution of four equations."""
 
-    __slots__ = ("_bound_factor", "_error_square_sum", "_gram", "_learnt", "_moment", "_rates", "_rows", "_unseen")
+    __slots__ = (
+        *("_bound_factor", "_error_square_sum", "_gram", "_learnt", "_moment", "_new", "_rates", "_refresh_in"),
+        *("_ridges", "_rows", "_unseen", "_weight"),
+    )
 
     def __init__(self) -> None:
         self._gram = [[0.0] * 4 for _ in range(4)]
@@ -73,12 +78,21 @@ class PromptLengths:
         for i, (rate, weight) in enumerate(zip(_PRIOR_RATES, _PRIOR_WEIGHTS, strict=True)):
             self._gram[i][i] = _PRIOR_ROWS * weight
             self._moment[i] = _PRIOR_ROWS * weight * rate
+        self._weight = 1.0
+        """Of the newest row in both: rows weigh more and more, until `_settle` makes all lighter at once."""
+        self._ridges = 0.0
+        """So many ridges are still to be added."""
         self._rows = _PRIOR_ROWS
         self._error_square_sum = _PRIOR_ROWS * _PRIOR_SD**2
         self._rates: tuple[float, ...] = _PRIOR_RATES
         self._bound_factor = 1 + BOUND_SDS * _PRIOR_SD
         self._learnt = 0
         self._unseen = 0
+        self._new: list[tuple[Terms, int]] = []
+        """Answered, and not in the equations yet. Many in a row cost a fraction of what each does amid all else of its
+        request, and until new rates are due nobody sees a difference."""
+        self._refresh_in = 1
+        """With fewer new ones they are not."""
 
     @property
     def relative_error(self) -> float:
@@ -100,28 +114,15 @@ class PromptLengths:
         return math.ceil(expected * self._bound_factor) or 1
 
     def learn(self, terms: Terms, prompt_tokens: int) -> None:
-        """Take in one answered request: what it consisted of, and the tokens its engine counted."""
-        expected = self.expected(terms)
-        if prompt_tokens < 1 or expected <= 0:
-            return
-        error = min(max(prompt_tokens / expected - 1, -_ERROR_MAX), _ERROR_MAX)
-        self._rows = self._rows * (1 - 1 / _ERROR_MEMORY_MAX) + 1
-        self._error_square_sum = self._error_square_sum * (1 - 1 / _ERROR_MEMORY_MAX) + error * error
-        keep = 1 - 1 / _MEMORY_MAX
-        scale = 1 / (expected * expected)
-        for i in range(4):
-            row, scaled = self._gram[i], scale * terms[i]
-            for j in range(4):
-                row[j] = row[j] * keep + scaled * terms[j]
-            row[i] += _RIDGE[i]
-            self._moment[i] = self._moment[i] * keep + scaled * prompt_tokens + _RIDGE[i] * _PRIOR_RATES[i]
-        self._learnt += 1
-        self._unseen += 1
-        if self._unseen >= min(_REFRESH_MAX, 1 + self._learnt // 8):
-            self._refresh()
+        """One request was answered: what it consisted of, and the tokens its engine counted."""
+        self._new.append((terms, prompt_tokens))
+        if len(self._new) >= self._refresh_in:
+            self._take_in()
 
     def evidence(self) -> PromptEvidence:
         """What is remembered, to be saved."""
+        self._take_in()
+        self._settle()
         gram = tuple(tuple(row) for row in self._gram)
         return PromptEvidence(gram, tuple(self._moment), self._rows, self._error_square_sum, self._learnt)
 
@@ -152,7 +153,49 @@ class PromptLengths:
             raise ValueError("rates that cannot be")
         return lengths
 
+    def _take_in(self) -> None:
+        """Add the rows of the new ones to the equations."""
+        new, self._new = self._new, []
+        for terms, prompt_tokens in new:
+            expected = self.expected(terms)
+            if prompt_tokens < 1 or expected <= 0:
+                continue
+            error = min(prompt_tokens / expected - 1, _ERROR_MAX)
+            self._rows = self._rows * _ERROR_KEEP + 1
+            self._error_square_sum = self._error_square_sum * _ERROR_KEEP + error * error
+            self._weight *= _GROWTH
+            self._ridges += self._weight
+            scale = self._weight / (expected * expected)
+            first, second, third, fourth = terms
+            for i, term in enumerate(terms):
+                if term:
+                    row, scaled = self._gram[i], scale * term
+                    row[0] += scaled * first
+                    row[1] += scaled * second
+                    row[2] += scaled * third
+                    row[3] += scaled * fourth
+                    self._moment[i] += scaled * prompt_tokens
+            self._learnt += 1
+            self._unseen += 1
+            if self._due_in() <= 0:
+                self._refresh()
+        self._refresh_in = self._due_in()
+
+    def _due_in(self) -> int:
+        """New rates are due after no fewer answers."""
+        return min(_REFRESH_MAX, 1 + self._learnt // 8) - self._unseen
+
+    def _settle(self) -> None:
+        """Bring the newest row's weight back to 1."""
+        keep, ridges = 1 / self._weight, self._ridges / self._weight
+        for i, row in enumerate(self._gram):
+            row[:] = [cell * keep for cell in row]
+            row[i] += ridges * _RIDGE[i]
+            self._moment[i] = self._moment[i] * keep + ridges * _RIDGE[i] * _PRIOR_RATES[i]
+        self._weight, self._ridges = 1.0, 0.0
+
     def _refresh(self) -> None:
+        self._settle()
         self._unseen = 0
         self._bound_factor = 1 + BOUND_SDS * math.sqrt(self._error_square_sum / self._rows)
         self._rates = _solve_above(self._gram, self._moment, _RATES_MIN)

@@ -36,6 +36,7 @@ from gateway.learned_file import LearnedFile
 from gateway.pricing import Pricing
 from gateway.relay import RelaySettings
 from gateway.reload import Reloader, listener_tls, tell_certificate
+from gateway.reporting.gathered import Gathered
 from gateway.reporting.journal import Journal
 from gateway.reporting.journal_file import open_journal
 from gateway.reporting.logs import Logs
@@ -202,17 +203,19 @@ async def run(
     metrics = metrics_of(config)
     for key, certificate in certificates.items():
         tell_certificate(metrics, key, certificate)
-    running = await _running(config, metrics)
+    gathered = Gathered(asyncio.get_running_loop(), metrics, logs)
+    running = await _running(config, metrics, gathered)
     learned = LearnedFile(Path(config.state.path)) if config.state.path else None
     if learned is not None:
         await learned.restore(running.pricing)
     async with contextlib.AsyncExitStack() as stack:
+        stack.callback(gathered.close)
         stack.callback(tokens.close)
         kept = config.journal
         opened = open_journal(kept.path, bytes_max=int(kept.bytes_max), keep=kept.keep)
         journal = await stack.enter_async_context(opened)
         tls = {key: certificate.context for key, certificate in certificates.items()}
-        parts = _parts(config, running, tokens, metrics, logs, journal, passed.get("api"), tls.get("tls"))
+        parts = _parts(config, running, tokens, metrics, gathered, journal, passed.get("api"), tls.get("tls"))
         stack.push_async_callback(running.fleet.aclose)
         adopt = _adopter(running, parts, logs)
         running.reloader = Reloader(config, source, running.fleet, metrics, certificates, adopt)
@@ -243,10 +246,10 @@ def metrics_of(config: Config) -> Metrics:
     )
 
 
-async def _running(config: Config, metrics: Metrics) -> Running:
+async def _running(config: Config, metrics: Metrics, gathered: Gathered) -> Running:
     """The gate and what is behind it, before anything listens."""
-    gate = Gate(Admission(config.admission_limits()), asyncio.get_running_loop(), [metrics])
-    running = Running(config, gate, Fleet(gate, config.telemetry.interval_s), Pricing(gate.learned))
+    gate = Gate(Admission(config.admission_limits()), asyncio.get_running_loop(), [gathered])
+    running = Running(config, gate, Fleet(gate, config.telemetry.interval_s), Pricing(gate.learned, gathered))
     if (shared := config.ledger.settings()) is not None:
         observe, told = config.mode == "observe", metrics.ledger("degraded")
         running.ledger = await asyncio.to_thread(open_ledger, shared, gate, told, observe=observe)
@@ -310,14 +313,13 @@ def _parts(
     running: Running,
     tokens: TokenCounters,
     metrics: Metrics,
-    logs: Logs,
+    gathered: Gathered,
     journal: Journal,
     passed: socket.socket | None,
     tls: ssl.SSLContext | None,
 ) -> Parts:
     def on_record(record: RequestRecord) -> None:
-        metrics.on_request(record)
-        logs.request(record)
+        gathered.on_record(record)
         journal.ended(record)
 
     return Parts(
@@ -370,10 +372,10 @@ def _admin(running: Running, metrics: Metrics, journal: Journal) -> web.Applicat
 async def _tick(running: Running, metrics: Metrics) -> None:
     while True:
         running.pricing.refresh(time.time())  # noqa: TID251  # a wall clock time that metrics show
+        await asyncio.sleep(0)  # Requests go first: all of this together would stop them for milliseconds.
         metrics.refresh(running.gate.snapshot(), running.kinds())
         for shown in running.pricing.snapshot():
-            coverage = {quantile.q: quantile.coverage for quantile in shown.quantiles}
-            metrics.on_prediction(shown.model, coverage, shown.fitted_at)
+            metrics.on_prediction(shown.model, {q.q: q.coverage for q in shown.quantiles}, shown.fitted_at)
         await asyncio.sleep(TICK_S)
 
 

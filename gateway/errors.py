@@ -92,7 +92,7 @@ def refused(refusal: Refusal, model: str) -> ApiError:
     Raises:
         ValueError: for a reason that is no refusal.
     """
-    need, room, pool = (f"{n:,}" for n in (refusal.need_tokens, refusal.headroom_tokens, refusal.capacity_tokens))
+    need, room, pool = f"{refusal.need_tokens:,}", f"{refusal.headroom_tokens:,}", f"{refusal.capacity_tokens:,}"
     wait = "" if refusal.retry_after_s is None else f" Retry in about {refusal.retry_after_s:.1f} s."
     match refusal.reason:
         case Reason.TOO_LARGE:

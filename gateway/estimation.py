@@ -8,7 +8,7 @@ from dataclasses import replace
 from gateway.admission.consider import KvNeed, Verdict
 from gateway.admission.refusals import RETRY_UNKNOWN_S
 from gateway.admission.slo import Slo, slo_for
-from gateway.domain import Reason, Refusal, Ticket
+from gateway.domain import Reason, Refusal, ServedModel, Ticket
 from gateway.errors import model_not_found, refused
 from gateway.gate import Gate
 from gateway.pricing import Pricing
@@ -52,41 +52,47 @@ class Estimation:
         Raises:
             ApiError: 404, nobody serves its model; 503, nobody is known who does, as a backend has never answered.
         """
-        tokens = await self._tokens.count(request)
-        if tokens is not None:
+        model, gate = request.model, self._gate
+        if self._tokens.counts(model) and (tokens := await self._tokens.count(request)) is not None:
             request.shape = replace(request.shape, counted_tokens=tokens)
-        model = request.model
-        if model not in self._gate.models():
-            is_known = await self._gate.surveyed()
-            if model not in self._gate.models():
-                # A backend that never answered may serve it: then nobody can say that it does not exist.
-                raise model_not_found(model) if is_known else refused(_NOT_YET, model)
+        served = gate.served(model) or await self._survey(model)
         patience_s = self._queue_wait_max_s
         if request.deadline_s is not None:
             patience_s = min(patience_s, request.deadline_s * PATIENCE_SHARE)
-        demand = self._pricing.demand(
-            model, request.shape, context_tokens=self._gate.context_tokens(model), runs_to_max=request.runs_to_max
-        )
-        prefix = prefix_of(request) if self._gate.engines(model) > 1 else ()
+        shape, runs_to_max, tenant = request.shape, request.runs_to_max, request.tenant
+        demand = self._pricing.demand(model, shape, context_tokens=served.context_tokens, runs_to_max=runs_to_max)
+        prefix = prefix_of(request) if served.engines > 1 else ()
         slo = slo_for(self._slos, model, request.priority)
         first_token_s = slo.first_token_within_s(demand.prompt_tokens)
         return Ticket(
-            id=self._gate.next_ticket_id(),
+            id=gate.next_ticket_id(),
             model=model,
             demand=demand,
             deadline=arrived_at + min(patience_s, first_token_s),
             first_token_by=arrived_at + first_token_s,
             token_interval_max_s=slo.time_per_output_token_s,
-            max_tokens=request.shape.max_tokens,
-            runs_to_max=request.runs_to_max,
+            max_tokens=shape.max_tokens,
+            runs_to_max=runs_to_max,
             streamed=request.stream,
             priority=request.priority,
-            tenant=request.tenant.name,
-            kv_share=request.tenant.kv_share,
-            tenant_limits=request.tenant.limits,
+            tenant=tenant.name,
+            kv_share=tenant.kv_share,
+            tenant_limits=tenant.limits,
             prefix=prefix,
             prefix_tokens=_tokens_in(prefix, request, demand.prompt_tokens) if prefix else 0,
         )
+
+    async def _survey(self, model: str) -> ServedModel:
+        """What is known of a model once every backend was looked at.
+
+        Raises:
+            ApiError: as `ticket`.
+        """
+        is_known = await self._gate.surveyed()
+        if (served := self._gate.served(model)) is None:
+            # A backend that never answered may serve it: then nobody can say that it does not exist.
+            raise model_not_found(model) if is_known else refused(_NOT_YET, model)
+        return served
 
     async def estimate(self, request: InferenceRequest) -> dict[str, object]:
         """What would become of the request now, ready for JSON. Nothing is sent or reserved.

@@ -28,12 +28,13 @@ from gateway.admission.events import (
 )
 from gateway.admission.holding import Holding
 from gateway.admission.snapshot import Snapshot
-from gateway.domain import Outcome, Refusal, Ticket, Usage
+from gateway.domain import Outcome, Refusal, ServedModel, Ticket, Usage
 from gateway.survey import Survey
 
 PROGRESS_INTERVAL_S = 0.05
-"""Streams' progress is handed over at most so often, and only together with another event: a chunk costs admission
-nothing."""
+"""Streams' progress is handed over at most so often, and only beside another event: a chunk costs admission nothing."""
+PROGRESS_LATE_S = 0.5
+"""With an arrival only if it is so late: it takes longer than a decision, for which somebody waits."""
 
 
 class RefusedError(Exception):
@@ -69,8 +70,7 @@ class Deciding(Protocol):
     def handle_timer(self, now: float) -> list[Command]: ...
     def consider(self, ticket: Ticket, now: float) -> Verdict | Awaitable[Verdict]: ...
     def models(self) -> frozenset[str]: ...
-    def engines(self, model: str) -> int: ...
-    def context_tokens(self, model: str) -> int | None: ...
+    def served(self, model: str) -> ServedModel | None: ...
     def is_known(self) -> bool: ...
     def holding(self, backend: str, now: float, *, closely: bool = False) -> Holding | None: ...
     def snapshot(self) -> Snapshot: ...
@@ -127,6 +127,7 @@ class Gate:
     ) -> None:
         self._admission = admission
         self._loop = loop
+        self._task_loop = asyncio.get_running_loop()  # To look it up costs a system call.
         self._listeners = tuple(listeners)
         self._waiting: dict[int, _Waiter | _Call] = {}
         self._places: dict[int, Place] = {}
@@ -165,6 +166,7 @@ class Gate:
 
     def left(self, place: Place, outcome: Outcome, usage: Usage | None, failure: bytes | None) -> None:
         """A place was left; called once, by the place itself."""
+        self._report_progress(self._loop.time())  # Its own too.
         del self._places[place.id]
         self._step(Left(place.id, outcome, usage, failure))
         self._departed.set()
@@ -190,9 +192,14 @@ class Gate:
         """What to tell other gateways of an engine; None where there is nothing to tell yet."""
         return self._admission.holding(backend, self.now(), closely=closely)
 
-    def models(self) -> frozenset[str]:
-        """Models that any backend has said it serves."""
-        return self._admission.models()
+    def models(self) -> dict[str, ServedModel]:
+        """Models that any backend has said it serves, by name."""
+        names, served = sorted(self._admission.models()), self._admission.served
+        return {name: model for name in names if (model := served(name)) is not None}
+
+    def served(self, model: str) -> ServedModel | None:
+        """What is known of a model; None if no backend has said that it serves it."""
+        return self._admission.served(model)
 
     @property
     def is_surveyed(self) -> bool:
@@ -208,14 +215,6 @@ class Gate:
         """Wait for the first look at each backend, a moment after the start; whether all of them have answered."""
         await self._survey.end()
         return self._admission.is_known()
-
-    def engines(self, model: str) -> int:
-        """How many own engines serve a model."""
-        return self._admission.engines(model)
-
-    def context_tokens(self, model: str) -> int | None:
-        """Longest prompt plus output that an own backend takes for a model."""
-        return self._admission.context_tokens(model)
 
     async def consider(self, ticket: Ticket) -> Verdict:
         """What would be answered if the request came now; it does not."""
@@ -254,11 +253,13 @@ class Gate:
 
     async def admit(self, ticket: Ticket) -> Command:
         """Admission's answer, waiting for it if need be. If cancelled, even after the answer, the request has left."""
-        waiter = self._waiting[ticket.id] = _Waiter(self._loop.create_future())
+        waiter = self._waiting[ticket.id] = _Waiter()
         is_told = False
         try:
             self._step(Arrived(ticket))
-            await waiter.answered
+            if waiter.answer is None:
+                waiter.answered = self._loop.create_future()
+                await waiter.answered
             assert waiter.answer is not None
             is_told = True
             return waiter.answer
@@ -281,18 +282,15 @@ class Gate:
 
     def occupy(self, admit: Admit, carrier: Carrier | None = None) -> Place:
         """Open the place that admission has given; for this task, if it is for nobody else."""
-        carrier = carrier or asyncio.current_task()
+        carrier = carrier or asyncio.current_task(self._task_loop)
         assert carrier is not None
-        place = Place(self, admit, carrier)
-        self._places[place.id] = place
+        place = self._places[admit.ticket_id] = Place(self, admit, carrier)
         return place
 
     def _step(self, event: Event | None) -> None:
         """One call of admission: an event, or the passing of time."""
-        now = self._loop.time()
-        started = perf_counter()
-        if now >= self._progress_at:
-            self._report_progress(now)
+        now, started = self._loop.time(), perf_counter()
+        self._report_progress(now, PROGRESS_LATE_S if isinstance(event, Arrived) else 0.0)
         commands = self._admission.handle_timer(now) if event is None else self._admission.handle(event, now)
         duration_s = perf_counter() - started
         self._tell(event, commands if self.sharing is None else self.sharing.screen(event, commands, now), now)
@@ -302,13 +300,14 @@ class Gate:
 
     def _tell(self, event: Event | None, commands: Sequence[Command], now: float) -> None:
         for command in commands:
-            waiter = self._waiting.get(command.ticket_id)
-            if waiter is not None:
+            if (waiter := self._waiting.get(command.ticket_id)) is not None:
                 waiter.tell(command)
         for listener in self._listeners:
             listener.on_admission(now, event, commands)
 
-    def _report_progress(self, now: float) -> None:
+    def _report_progress(self, now: float, late_s: float = 0.0) -> None:
+        if now < self._progress_at + late_s:
+            return
         self._progress_at = now + PROGRESS_INTERVAL_S
         moved = [place for place in self._places.values() if place.output_tokens != place.reported_tokens]
         if moved:
@@ -350,13 +349,13 @@ class _Waiter:
 
     __slots__ = ("answer", "answered")
 
-    def __init__(self, answered: asyncio.Future[None]) -> None:
-        self.answered = answered
+    def __init__(self) -> None:
         self.answer: Command | None = None
+        self.answered: asyncio.Future[None] | None = None  # Mostly the answer is there at once.
 
     def tell(self, command: Command) -> None:
         self.answer = command
-        if not self.answered.done():
+        if self.answered is not None and not self.answered.done():
             self.answered.set_result(None)
 
 

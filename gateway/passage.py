@@ -42,11 +42,14 @@ class Sink(Protocol):
     def write(self, events: bytes) -> bool:
         """More events; False asks to wait for `drained`."""
 
+    def write_chunk(self, chunk: bytes) -> bool:
+        """As `write`, for events that stand in a whole chunk of HTTP/1.1's coding."""
+
     async def drained(self) -> None:
         """Wait until the client has taken most of what was written."""
 
-    async def end_stream(self) -> None:
-        """The stream is complete."""
+    async def end_stream(self, events: bytes = b"") -> None:
+        """The last events, if any: the stream is complete."""
 
     def fail(self, error: ApiError) -> None:
         """The stream broke: tell so in an event, then cut the connection."""
@@ -55,13 +58,15 @@ class Sink(Protocol):
 class Tap:
     """Takes a stream from the engine's connection, watches it, and hands it to the client: once per read, no task."""
 
-    __slots__ = ("_place", "_sink", "_tokens_per_event", "_watch")
+    __slots__ = ("_place", "_sink", "_tokens_per_event", "_watch", "last")
 
     def __init__(self, watch: StreamWatch, place: Place, sink: Sink, tokens_per_event: float) -> None:
         self._watch = watch
         self._place = place
         self._sink = sink
         self._tokens_per_event = tokens_per_event
+        self.last = b""
+        """The stream's last events: they go out together with its end."""
 
     def on_data(self, data: bytes) -> bool:
         watch = self._watch
@@ -72,8 +77,18 @@ class Tap:
         if not events:
             return True
         self._place.output_tokens = int(watch.events * self._tokens_per_event)
-        # What comes after the stream's own end is no part of it, and not waited for.
-        return self._sink.write(events) and not watch.done
+        if watch.done:
+            self.last = events
+            return False  # What comes after the stream's own end is no part of it, and not waited for.
+        return self._sink.write(events)
+
+    def on_chunk(self, data: bytes) -> bool | None:
+        """Most reads bring one chunk with one event like the last: it is what the client is to get, framing and all."""
+        watch = self._watch
+        if not watch.take_chunk(data):
+            return None
+        self._place.output_tokens = int(watch.events * self._tokens_per_event)
+        return self._sink.write_chunk(data)
 
     def count(self) -> None:
         """Note how far the answer has come."""
@@ -100,6 +115,8 @@ async def first_events(exchange: Exchange, watch: StreamWatch) -> bytes:
 
 async def let_end(exchange: Exchange) -> None:
     """Give an answer that is complete a moment to end its body too, so that its connection can be used again."""
+    if exchange.ended_at is not None:
+        return  # Mostly its last bytes came together.
     with suppress(UpstreamFailure, TimeoutError):
         async with asyncio.timeout(END_MAX_S):
             exchange.resume()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Protocol
 
 from estimator.calibration import Calibration
@@ -14,7 +15,7 @@ from gateway.domain import Usage
 CONTEXT_UNKNOWN_TOKENS = 131_072
 """Context of a model whose backends do not tell: the longest that is common. Only ever bounds a forecast."""
 TOKENS_PER_EVENT_WEIGHT = 0.05
-FITS_AT_ONCE = 8
+FITS_AT_ONCE = 4
 """Forecasts of one model between two calls of `Pricing.refresh` that are made as usual; for each so many more, twice as
 many answers must have ended before the next. So the cost of forecasting does not grow with the answers per second."""
 QUANTILES = (0.5, 0.9, 0.99)
@@ -28,6 +29,29 @@ class Progress(Protocol):
     def output_tokens(self) -> int:
         """In all its sequences, as far as it has streamed; 0 where that is not seen."""
         ...
+
+
+class Gatherer(Protocol):
+    """Who does what nobody waits for, in its order, but some at a time."""
+
+    def add(self, report: Callable[[], None]) -> None:
+        """To be called soon."""
+
+    def tell(self) -> None:
+        """Call all of them now."""
+
+
+class _AtOnce:
+    """Gathers nothing."""
+
+    def add(self, report: Callable[[], None]) -> None:
+        report()
+
+    def tell(self) -> None:
+        pass
+
+
+_AT_ONCE = _AtOnce()
 
 
 @dataclass(slots=True, eq=False)
@@ -94,12 +118,15 @@ class Pricing:
 
     Args:
         on_learned: told when a model's answers are expected to be of another length than before.
+        gatherer: learns from requests that are over some at a time; so demands may lag behind them for a moment, and
+            what this shows does not.
     """
 
-    def __init__(self, on_learned: Callable[[str, OutputForecast], None]) -> None:
+    def __init__(self, on_learned: Callable[[str, OutputForecast], None], gatherer: Gatherer = _AT_ONCE) -> None:
         self._models: dict[str, ModelPricing] = {}
         self._following: dict[Answer, Progress] = {}
         self._on_learned = on_learned
+        self._gatherer = gatherer
 
     def of(self, model: str) -> ModelPricing:
         """The pricing of a served model."""
@@ -109,7 +136,8 @@ class Pricing:
         return pricing
 
     def models(self) -> dict[str, ModelPricing]:
-        """All that there are."""
+        """All that there are, with all that was learned."""
+        self._gatherer.tell()
         return dict(self._models)
 
     def demand(self, model: str, shape: Shape, *, context_tokens: int | None, runs_to_max: bool) -> Demand:
@@ -133,7 +161,7 @@ class Pricing:
         Ends that are never told would make answers look longer than they are.
         """
         if self._following.pop(answer, None) is not None:
-            self._models[answer.model].demand.output_lengths.forget(answer.counted)
+            self._gatherer.add(partial(self._forget, answer))
 
     def refresh(self, now: float) -> None:
         """Count how far the running answers have come: about once a second.
@@ -141,11 +169,13 @@ class Pricing:
         Args:
             now: seconds on any clock; `PricingShown.fitted_at` is on the same.
         """
+        self._gatherer.tell()
         for answer, progress in self._following.items():
             demand = self._models[answer.model].demand
             answer.counted = demand.grown(answer.shape, progress.output_tokens, answer.counted)
         for model, pricing in self._models.items():
             shown, pricing.shown_fits = pricing.shown_fits, pricing.fits
+            pricing.demand.output_lengths.answers_between_max = REFRESH_MAX
             self._tell(model, pricing)
             if pricing.fits != shown:
                 pricing.shown_fits, pricing.fitted_at = pricing.fits, now
@@ -159,19 +189,18 @@ class Pricing:
             end: why its output stopped.
             events: events that its stream had, 0 if it did not stream.
         """
-        pricing = self._ended(answer, usage.prompt_tokens, usage.output_tokens, end)
-        if events and usage.output_tokens:
-            sample = usage.output_tokens / events
-            pricing.tokens_per_event += TOKENS_PER_EVENT_WEIGHT * (sample - pricing.tokens_per_event)
-        self._tell(answer.model, pricing)
+        self._following.pop(answer, None)
+        self._gatherer.add(partial(self._learn, answer, usage.prompt_tokens, usage.output_tokens, end, events))
 
     def learn_cut(self, answer: Answer, output_tokens: int) -> None:
         """A request was cut off when so many tokens had come."""
         if output_tokens and not answer.runs_to_max:
-            self._tell(answer.model, self._ended(answer, None, output_tokens, End.CUT))
+            self._following.pop(answer, None)
+            self._gatherer.add(partial(self._learn, answer, None, output_tokens, End.CUT, 0))
 
     def seed(self, model: str, histogram: LengthHistogram) -> None:
         """An engine has counted answers of a model before; taken where nothing else is known."""
+        self._gatherer.tell()
         pricing = self.of(model)
         if pricing.demand.output_lengths.seed(histogram):
             self._tell(model, pricing)
@@ -183,11 +212,11 @@ class Pricing:
 
     def snapshot(self) -> tuple[PricingShown, ...]:
         """Every model of which anything is known, by name."""
+        self._gatherer.tell()
         return tuple(_shown(model, pricing) for model, pricing in sorted(self._models.items()))
 
-    def _ended(self, answer: Answer, prompt_tokens: int | None, output_tokens: int, end: End) -> ModelPricing:
-        """Learn from a request once: from here on it is not followed any more."""
-        self._following.pop(answer, None)
+    def _learn(self, answer: Answer, prompt_tokens: int | None, output_tokens: int, end: End, events: int) -> None:
+        """Learn from a request that is not followed any more."""
         pricing = self.of(answer.model)
         told = None if answer.runs_to_max else output_tokens
         pricing.demand.learn(
@@ -196,15 +225,21 @@ class Pricing:
         # The mean of several sequences varies less than any one of them: it says nothing about quantiles.
         if told is not None and answer.shape.output and answer.shape.sequences == 1:
             pricing.calibration.observe(answer.forecast, told, ended=end is End.STOP)
-        return pricing
+        if events and output_tokens:
+            pricing.tokens_per_event += TOKENS_PER_EVENT_WEIGHT * (output_tokens / events - pricing.tokens_per_event)
+        self._tell(answer.model, pricing)
+
+    def _forget(self, answer: Answer) -> None:
+        self._models[answer.model].demand.output_lengths.forget(answer.counted)
 
     def _tell(self, model: str, pricing: ModelPricing) -> None:
-        lengths, recent = pricing.demand.output_lengths, pricing.fits - pricing.shown_fits
-        lengths.answers_between_max = REFRESH_MAX * 2 ** (recent // FITS_AT_ONCE)
+        lengths = pricing.demand.output_lengths
         forecast = lengths.forecast()
         if forecast is not pricing.told:
             pricing.told = forecast
             pricing.fits += 1
+            recent = pricing.fits - pricing.shown_fits
+            lengths.answers_between_max = REFRESH_MAX * 2 ** (recent // FITS_AT_ONCE)
             self._on_learned(model, forecast)
 
 

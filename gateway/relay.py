@@ -88,7 +88,7 @@ class Relay:
 
     def models(self) -> dict[str, int | None]:
         """Models served now, with the longest prompt plus output that they take where it is known."""
-        return {model: self._gate.context_tokens(model) for model in sorted(self._gate.models())}
+        return {model: served.context_tokens for model, served in self._gate.models().items()}
 
     def turned_away(
         self, endpoint: str, request_id: str, error: ApiError, duration_s: float, came_in: TraceContext
@@ -143,8 +143,7 @@ class Relay:
                         trip.retried()
                     trip.entered(place.admit)
                     if self._on_admitted is not None:
-                        so_far = partial(trip.record, self._gate.now(), self._settings.risk)
-                        self._on_admitted(request.request_id, so_far)
+                        self._on_admitted(request.request_id, partial(trip.so_far, self._settings.risk))
                     try:
                         await self._forward(request, place, sink, trip)
                     except UpstreamFailure as error:
@@ -218,7 +217,7 @@ class Relay:
         tap.count()
         try:
             await taken(sink.start_stream(self._headers(trip), first))
-            while not watch.done and not await exchange.pump(tap):
+            while not watch.done and not await exchange.pump(tap, tap.on_chunk):
                 if not watch.done:
                     await taken(sink.drained())
                     exchange.resume()
@@ -247,7 +246,7 @@ class Relay:
         else:
             self.quarantine.answered(request.endpoint, request.body)
             self._learn(answer, watch.usage, hit_length=watch.hit_length, events=watch.events)
-        await taken(sink.end_stream())
+        await taken(sink.end_stream(tap.last))
         if not watch.failed:
             trip.delivered()
         await let_end(exchange)

@@ -89,4 +89,8 @@ def count_events(events: bytes) -> int:
 
     Exact while an event has one data line, as JSON events have; an event with several counts once for each.
     """
-    return events.count(b"\ndata:") + events.count(b"\rdata:") + events.startswith(b"data:")
+    if not events.startswith(b"data:"):
+        return events.count(b"\ndata:") + events.count(b"\rdata:")
+    if events.find(b"\n") == len(events) - 2 and events.find(b"\r") < 0:
+        return 1  # A line and an empty one: what a stream mostly brings is quickly seen to be no more than that.
+    return 1 + events.count(b"\ndata:") + events.count(b"\rdata:")

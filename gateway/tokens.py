@@ -67,6 +67,10 @@ class TokenCounters:
         self._waiting = 0
         self._told: set[str] = set()
 
+    def counts(self, model: str) -> bool:
+        """Whether prompts of this model are counted at all."""
+        return model in self._tokenizers
+
     async def count(self, request: InferenceRequest) -> int | None:
         """Tokens of all prompts of a request together; None if they have to be estimated, or are known already."""
         tokenizer = self._tokenizers.get(request.model)

@@ -68,7 +68,7 @@ class Trip:
         """It got a place."""
         self.admit = admit
         self.waited_s += admit.waited_s
-        self.outcome, self.reason = "admitted", admit.reason.value
+        self.outcome, self.reason = "admitted", admit.reason._value_
         if self.trace is not None:
             self.trace.admitted(self.decision, admit)
 
@@ -80,7 +80,7 @@ class Trip:
         """It got none."""
         self.refusal = refusal
         self.waited_s += refusal.waited_s
-        self.outcome, self.reason = "evicted" if refusal.waited_s > 0 else "rejected", refusal.reason.value
+        self.outcome, self.reason = "evicted" if refusal.waited_s > 0 else "rejected", refusal.reason._value_
 
     def upstream_failed(self, backend: str, reason: str) -> None:
         """A backend failed it. The same failure may be told twice on its way up; it counts once."""
@@ -134,51 +134,63 @@ class Trip:
         """What its client is told of admission's decision; nothing where there was none."""
         if not self.outcome:
             return {}
-        headers = {"x-kvgate-decision": self.decision, "x-kvgate-queue-ms": str(round(self.waited_s * 1000))}
-        if self.admit is None:
-            return headers
-        return {"x-kvgate-backend": self.backend, **headers, "x-kvgate-kv-tokens": str(self.admit.kv_tokens)}
+        decision, wait_ms = self.decision, str(round(self.waited_s * 1000))
+        admit = self.admit
+        if admit is None:
+            return {"x-kvgate-decision": decision, "x-kvgate-queue-ms": wait_ms}
+        return {
+            "x-kvgate-backend": admit.backend,
+            "x-kvgate-decision": decision,
+            "x-kvgate-queue-ms": wait_ms,
+            "x-kvgate-kv-tokens": str(admit.kv_tokens),
+        }
+
+    def so_far(self, risk: float) -> RequestRecord:
+        """As it stands between its admission and its end, whenever it is asked for; it has lasted to its admission."""
+        return self.record(self.arrived_at + self.waited_s, risk)
 
     def record(self, now: float, risk: float) -> RequestRecord:
-        """All of it, at the end, or as far as it has come."""
-        demand, usage, request = self.demand, self.usage, self.request
-        admit, refusal = self.admit, self.refusal
+        """All of it, at the end, or as far as it has come. What is not known stays as a record has it by itself."""
+        request, arrived_at = self.request, self.arrived_at
+        record = RequestRecord(request.request_id, request.endpoint, request.model, self.code, now - arrived_at)
+        record.arrived_at = arrived_at
+        record.decision = self.decision if self.outcome else ""
+        record.outcome = self.outcome
+        record.reason = self.reason
+        record.priority = request.priority
+        record.tenant = request.tenant.name
+        record.error = self.error
+        record.stream = request.stream
+        record.max_tokens = request.shape.max_tokens
+        record.queue_wait_s = record.duration_s if self.disconnect == "queued" else self.waited_s
+        record.disconnect = self.disconnect
+        record.finished = self.finished
+        record.hit_length = self.hit_length
+        record.attempts = tuple(self.attempts)
+        if self.first_token_at is not None:
+            record.ttft_s = self.first_token_at - arrived_at
         trace = request.trace if self.trace is None else self.trace.context
-        return RequestRecord(
-            request_id=request.request_id,
-            endpoint=request.endpoint,
-            model=request.model,
-            code=self.code,
-            arrived_at=self.arrived_at,
-            decision=self.decision if self.outcome else "",
-            duration_s=now - self.arrived_at,
-            backend=self.backend,
-            outcome=self.outcome,
-            reason=self.reason,
-            priority=request.priority,
-            tenant=request.tenant.name,
-            error=self.error,
-            stream=request.stream,
-            queue_wait_s=now - self.arrived_at if self.disconnect == "queued" else self.waited_s,
-            ttft_s=None if self.first_token_at is None else self.first_token_at - self.arrived_at,
-            prompt_tokens=None if usage is None else usage.prompt_tokens,
-            output_tokens=None if usage is None else usage.output_tokens,
-            cached_prompt_tokens=None if usage is None else usage.cached_prompt_tokens,
-            sequences=1 if demand is None else demand.sequences,
-            predicted_prompt_tokens=None if demand is None else demand.prompt_tokens,
-            predicted_prompt_bound=None if demand is None else sum(demand.prompts),
-            predicted_output_p50=None if demand is None else demand.output_bound(0.5),
-            predicted_output_p90=None if demand is None else demand.output_bound(0.1),
-            predicted_output_bound=None if demand is None else demand.output_bound(risk),
-            max_tokens=request.shape.max_tokens,
-            kv_tokens=0 if admit is None else admit.kv_tokens,
-            need_tokens=refusal.need_tokens if refusal else admit.kv_tokens if admit else None,
-            headroom_tokens=refusal.headroom_tokens if refusal else None,
-            retry_after_s=refusal.retry_after_s if refusal else None,
-            disconnect=self.disconnect,
-            finished=self.finished,
-            attempts=tuple(self.attempts),
-            hit_length=self.hit_length,
-            trace_id=trace.trace_id,
-            is_sampled=trace.is_sampled,
-        )
+        if trace.parent:
+            record.trace_id, record.is_sampled = trace.trace_id, trace.is_sampled
+        self._add_tokens(record, risk)
+        return record
+
+    def _add_tokens(self, record: RequestRecord, risk: float) -> None:
+        """What was predicted of it, what was reserved or missing, and what came of it."""
+        if (demand := self.demand) is not None:
+            record.sequences = demand.sequences
+            record.predicted_prompt_tokens = demand.prompt_tokens
+            record.predicted_prompt_bound = sum(demand.prompts)
+            bounds = demand.output_bounds(0.5, 0.1, risk)
+            record.predicted_output_p50, record.predicted_output_p90, record.predicted_output_bound = bounds
+        if (admit := self.admit) is not None:
+            record.backend = admit.backend
+            record.kv_tokens = record.need_tokens = admit.kv_tokens
+        if (refusal := self.refusal) is not None:
+            record.need_tokens = refusal.need_tokens
+            record.headroom_tokens = refusal.headroom_tokens
+            record.retry_after_s = refusal.retry_after_s
+        if (usage := self.usage) is not None:
+            record.prompt_tokens = usage.prompt_tokens
+            record.output_tokens = usage.output_tokens
+            record.cached_prompt_tokens = usage.cached_prompt_tokens

@@ -89,7 +89,7 @@ class Client:
         self._stuck = stuck
         self._takes_bytes = self._drain_bytes = takes_bytes
         self.wrote = asyncio.Event()
-        """Set by the first write after the start."""
+        """Set by the first events after those of the start."""
         self.steps: list[str] = []
         self.begun = asyncio.Event()
         """Set once anything has come."""
@@ -119,7 +119,16 @@ class Client:
         self._takes_bytes = len(self.body) + self._drain_bytes
         await self._step("drained")
 
-    async def end_stream(self) -> None:
+    def write_chunk(self, chunk: bytes) -> bool:
+        size, _, rest = chunk.partition(b"\r\n")
+        assert len(rest) == int(size, 16) + 2
+        assert rest.endswith(b"\r\n")
+        return self.write(rest[:-2])
+
+    async def end_stream(self, events: bytes = b"") -> None:
+        if events:
+            self.body += events
+            self.wrote.set()
         await self._step("end_stream")
 
     def fail(self, error: ApiError) -> None:

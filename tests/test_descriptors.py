@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import resource
+from pathlib import Path
 
 import pytest
 from hypothesis import given, strategies as st
 
-from gateway.descriptors import BACKLOG_MAX, RESERVED, files_max, places, raise_files_max
+from gateway.descriptors import BACKLOG_MAX, RESERVED, TABLE_FILES, files_max, places, raise_files_max
 
 
 @given(st.integers(min_value=8, max_value=2**21))
@@ -50,3 +51,17 @@ def test_no_limit_at_all_is_a_number_too(monkeypatch: pytest.MonkeyPatch) -> Non
     """Something has to be divided."""
     monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     assert files_max() == 2**20
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells how large the table is")
+def test_clients_that_come_do_not_wait_for_a_larger_table() -> None:
+    """It is there from the start, and the file that widened it is closed again."""
+    open_before = len(list(Path("/proc/self/fd").iterdir()))
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        raise_files_max()
+        table_files = Path("/proc/self/status").read_text().partition("FDSize:")[2].split()[0]
+        assert int(table_files) >= min(files_max(), TABLE_FILES)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert len(list(Path("/proc/self/fd").iterdir())) == open_before

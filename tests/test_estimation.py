@@ -58,6 +58,15 @@ async def test_a_ticket_has_what_the_request_and_its_key_say() -> None:
         assert (patient.tenant, patient.priority, patient.kv_share) == ("t", Priority.BATCH, 0.5)
 
 
+async def test_a_ticket_is_there_at_once() -> None:
+    """Where nothing has to be counted and the model is known, the event loop is not waited for."""
+    async with estimating() as (estimation, _):
+        making = estimation.ticket(request(), 100.0)
+        with pytest.raises(StopIteration) as made:
+            making.send(None)
+        assert made.value.value.model == "m"
+
+
 async def test_what_is_promised_bounds_the_wait() -> None:
     """Longer prompts are granted more time; nobody waits beyond the promise."""
     async with estimating(Slo(ttft_s=2.0, ttft_per_1k_prompt_tokens_s=1.0, time_per_output_token_s=0.1)) as (told, _):

@@ -1,14 +1,15 @@
-"""The loop that processes run on: the faster one where it is installed, and else Python's own."""
+"""The loop that processes run on: the faster one where it is installed, and else Python's own; and its garbage."""
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 import time
 
 import pytest
 
-from gateway.event_loop import loop_factory
+from gateway.event_loop import collect_seldom, loop_factory
 
 
 def test_uvloop_where_there_is_one() -> None:
@@ -37,3 +38,18 @@ def test_all_processes_have_one_clock() -> None:
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         told = runner.run(now())
         assert before - 0.01 <= told <= time.monotonic() + 0.01
+
+
+def test_garbage_is_looked_for_seldom_but_is() -> None:
+    """Thousands of objects may come before a look; what nobody holds any more goes with it."""
+    before = gc.get_threshold()
+    try:
+        collect_seldom()
+        young, middle, old = gc.get_threshold()
+        assert gc.isenabled()
+        assert 5_000 <= young <= 50_000
+        assert young * middle * old <= 1_000_000
+        assert gc.get_freeze_count() > 0
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*before)

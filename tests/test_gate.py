@@ -12,10 +12,10 @@ from hypothesis import given, strategies as st
 
 from gateway.admission.admission import Admission
 from gateway.admission.commands import Admit, Command, Refuse
-from gateway.admission.events import Arrived, BackendBusy, BackendMissed, Event, Left, Progressed
+from gateway.admission.events import Arrived, BackendBusy, BackendMissed, Event, Left
 from gateway.admission.limits import AdmissionLimits
-from gateway.domain import Outcome, Reason, Refusal, Ticket, Usage
-from gateway.gate import PROGRESS_INTERVAL_S, Gate, Place, RefusedError
+from gateway.domain import Outcome, Reason, Refusal, ServedModel, Ticket, Usage
+from gateway.gate import Gate, Place, RefusedError
 from tests.shell import HandClock, add_backend, settle, ticket
 
 
@@ -279,32 +279,6 @@ async def test_there_is_one_timer_and_it_follows_admission() -> None:
     assert admission.events[:2] == [BackendBusy("a", 1_002.0), BackendMissed("a", reachable=False)]
 
 
-async def test_progress_is_handed_over_before_a_decision_but_seldom() -> None:
-    """Once per interval, only what has moved, and first of all when it is."""
-    gate, admission, clock = scripted()
-    one, two = ticket(gate), ticket(gate)
-    admission.commands[Arrived] = [admit(one.id)]
-    async with gate.enter(one) as first:
-        admission.commands[Arrived] = [admit(two.id)]
-        async with gate.enter(two):
-            clock.advance(PROGRESS_INTERVAL_S)
-            admission.heard.clear()
-            first.output_tokens = 5
-            gate.unreachable("b")
-            assert admission.events[0] == Progressed(((one.id, 5),))
-            assert admission.events[1] == BackendMissed("b", reachable=False)
-            admission.heard.clear()
-            first.output_tokens = 6
-            clock.advance(PROGRESS_INTERVAL_S / 2)
-            gate.unreachable("b")
-            assert len(admission.heard) == 1
-            clock.advance(PROGRESS_INTERVAL_S)
-            gate.unreachable("b")
-            gate.unreachable("b")
-            assert admission.events.count(Progressed(((one.id, 6),))) == 1
-            assert len(admission.heard) == 4
-
-
 async def test_drained_wakes_when_the_last_one_has_left() -> None:
     """Also for a second waiter, and after a first one gave up waiting."""
     house = House()
@@ -378,10 +352,9 @@ async def test_a_listener_that_fails_leaves_no_place_behind() -> None:
 async def test_models_and_contexts_are_admissions() -> None:
     """The gate only passes them on."""
     house = House()
-    assert house.gate.models() == {"m"}
-    assert house.gate.context_tokens("m") == 1024
-    assert house.gate.context_tokens("other") is None
-    assert (house.gate.engines("m"), house.gate.engines("other")) == (1, 0)
+    assert house.gate.models() == {"m": ServedModel(1, 1024)}
+    assert house.gate.served("m") == ServedModel(1, 1024)
+    assert house.gate.served("other") is None
 
 
 async def test_a_question_is_answered_after_who_can_go_has_gone() -> None:

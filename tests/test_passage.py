@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
+from typing import cast
 
 import pytest
 
 from gateway import passage
 from gateway.backends.upstream import FailureKind, Head, Upstream, UpstreamFailure
-from gateway.passage import error_body, expect, first_events, taken, whole_answer
+from gateway.gate import Place
+from gateway.passage import Tap, error_body, expect, first_events, taken, whole_answer
 from gateway.stream_watch import StreamWatch
-from tests.faults import LAST_CHUNK, STREAM_HEAD, FaultyEngine, Step, chunk, event, response, stream
+from tests.faults import DONE, LAST_CHUNK, STREAM_HEAD, FaultyEngine, Step, chunk, event, response, stream
+from tests.relaying import Client
 
 
 async def first_of(*pieces: bytes | Step) -> bytes:
@@ -60,6 +64,29 @@ async def test_an_error_answer_needs_no_body(answer: bytes, body: bytes) -> None
         async with sending as exchange:
             await exchange.head()
             assert await error_body(exchange) == body
+
+
+@dataclass
+class Progress:
+    """A place of which only the progress is there."""
+
+    output_tokens: int = 0
+
+
+def test_a_chunk_passes_as_it_came_and_the_last_events_wait_for_the_end() -> None:
+    """What is like the last event needs no other framing; the end is written once, with what comes last."""
+    watch, place, client = StreamWatch(keep_usage=True), Progress(), Client(takes_bytes=3 * len(event("a")) + 1)
+    tap = Tap(watch, cast("Place", place), client, 2.5)
+    assert tap.on_chunk(chunk(event("a"))) is None
+    assert tap.on_data(event("a"))
+    assert tap.on_chunk(chunk(event("b"))) is True
+    assert (client.body, place.output_tokens) == (event("a") + event("b"), 5)
+    assert tap.on_chunk(chunk(DONE)) is None
+    assert tap.on_data(event("c"))
+    assert tap.on_chunk(chunk(event("d"))) is False
+    assert not tap.on_data(event("e") + DONE)
+    assert (tap.last, client.steps) == (event("e") + DONE, 4 * ["write"])
+    assert (place.output_tokens, watch.done) == (15, True)
 
 
 async def test_a_client_that_takes_nothing_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
 import pytest
+from hypothesis import given, settings, strategies as st
 
 from estimator.demand import End, Shape
 from estimator.output_length import ENDLESS, PRIOR_FORECAST, LengthHistogram, OutputForecast
 from gateway.domain import Usage
+from gateway.learned_file import remembered
 from gateway.pricing import CONTEXT_UNKNOWN_TOKENS, FITS_AT_ONCE, QUANTILES, Answer, ModelPricing, Pricing
 
 SHAPE = Shape(400, messages=1, max_tokens=1_000)
@@ -246,3 +250,72 @@ def test_what_was_saved_takes_its_place(told: Told) -> None:
     assert pricing.of("a") is saved
     assert [model for model, _ in told.forecasts] == ["a"]
     assert pricing.models() == {"a": saved}
+
+
+class Held:
+    """A gatherer that waits until it is asked."""
+
+    def __init__(self) -> None:
+        self.reports: list[Callable[[], None]] = []
+
+    def add(self, report: Callable[[], None]) -> None:
+        self.reports.append(report)
+
+    def tell(self) -> None:
+        reports, self.reports = self.reports, []
+        for report in reports:
+            report()
+
+
+def test_what_is_gathered_is_learned_by_whoever_looks(told: Told) -> None:
+    """A demand may be older; but a request is followed no further from its end on."""
+    held = Held()
+    pricing = Pricing(told, held)
+    lengths = pricing.of("a").demand.output_lengths
+    looks: list[Callable[[], object]] = [
+        pricing.snapshot,
+        pricing.models,
+        lambda: pricing.refresh(1.0),
+        lambda: pricing.seed("b", LengthHistogram((10.0,), (0.0, 1.0))),
+    ]
+    for learnt, look in enumerate(looks):
+        streamed = Streamed()
+        answer = pricing.follow("a", SHAPE, streamed, runs_to_max=False)
+        pricing.learn(answer, Usage(100, 20), End.STOP, events=2)
+        pricing.unfollow(answer)
+        streamed.output_tokens = 20
+        assert (lengths.learnt, len(held.reports)) == (learnt, 1)
+        look()
+        assert (lengths.learnt, held.reports, answer.counted) == (learnt + 1, [], 0)
+
+
+@given(st.integers(0, 2**32))
+@settings(max_examples=10, deadline=None)
+def test_gathered_or_not_the_same_is_learned(seed: int) -> None:
+    """To the last bit: the order of ends, of those that are taken back, and of looks at who runs is kept."""
+    held = Held()
+    pricings = [Pricing(lambda *_: None), Pricing(lambda *_: None, held)]
+    for pricing in pricings:
+        dice = random.Random(seed)
+        running: list[tuple[Answer, Streamed]] = []
+        for step in range(400):
+            streamed = Streamed()
+            running.append((pricing.follow("a", SHAPE, streamed, runs_to_max=dice.random() < 0.1), streamed))
+            for _, some in dice.sample(running, len(running) // 2):
+                some.output_tokens += dice.randrange(100)
+            if len(running) > 8:
+                answer, streamed = running.pop(dice.randrange(8))
+                # What was expected of it may be older, and only its calibration is measured by that.
+                answer.forecast = PRIOR_FORECAST
+                how = dice.random()
+                if how < 0.6:
+                    usage = Usage(dice.randrange(1, 300), dice.randrange(500))
+                    pricing.learn(answer, usage, dice.choice([End.STOP, End.LENGTH]), events=dice.randrange(9))
+                elif how < 0.8:
+                    pricing.learn_cut(answer, streamed.output_tokens)
+                pricing.unfollow(answer)
+            if dice.random() < 0.05:
+                pricing.refresh(float(step))
+    at_once, gathered = (remembered(pricing) for pricing in pricings)
+    assert at_once == gathered
+    assert pricings[0].snapshot() == pricings[1].snapshot()

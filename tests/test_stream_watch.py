@@ -9,7 +9,8 @@ from hypothesis import example, given, strategies as st
 
 from gateway.domain import Usage
 from gateway.sse import PENDING_MAX_BYTES, SseError, iter_data
-from gateway.stream_watch import StreamWatch, read_answer
+from gateway.stream_watch import LESSONS_MAX, StreamWatch, read_answer
+from tests.faults import chunk
 
 RECORDED = sorted((Path(__file__).parent / "data" / "engines").rglob("*.sse"))
 DONE = b"data: [DONE]\n\n"
@@ -193,6 +194,113 @@ def test_nothing_passes_after_the_end(end: bytes) -> None:
     assert watch.take(text("a") + end + text("b")) == text("a") + end
     assert watch.take(text("c")) == b""
     assert (watch.done, watch.events) == (True, 2)
+
+
+@given(st.lists(st.sampled_from(["[DONE]", "data: [DONE]", "\ndata: [DONE]\n\n", "x"])), st.sampled_from([0, 1, 7, 40]))
+def test_the_end_is_found_behind_what_only_quotes_it(contents: list[str], cut: int) -> None:
+    """In whatever piece it comes, and however often the word stands before it."""
+    before = b"".join([text(content) for content in contents])
+    assert watched(before + DONE + text("after"), (len(before) + cut,)) == (
+        before + DONE,
+        len(contents) + 1,
+        None,
+        False,
+        True,
+        False,
+    )
+
+
+class Suspicious(StreamWatch):
+    """Takes no event for one like the last."""
+
+    __slots__ = ()
+
+    def _note_likeness(self, event: bytes) -> None:
+        """Not even this one."""
+
+
+FRAMES = [
+    (b'data: {"choices":[{"delta":{"content":"', b'"},"finish_reason":null}]}\n\n'),
+    (b'data: {"choices":[{"delta":{"content":"', b'":{"completion_tokens":1}}]}\n\n'),
+    (b'data:{"text":"', b'" :{"prompt_tokens":1}}\n\n'),
+    (b'data: {"finish_reason":"', b'","content":"a"}\n\n'),
+    (b'data: {"', b'":{"content":"a"}}\n\n'),
+    (b'"content":"', b'"}\n\n'),
+    (b'data: "text":"', b'"}\r\n\r\n'),
+    (b': "text":"a" ', b"\n\n"),
+    (b'data: {"text":"', b'"\ndata: }\n\n'),
+    (b'data: a\rdata: {"text":"', b'"}\n\n'),
+    (b'data: {"text":"', b"\n\n"),
+]
+INSIDE = st.sampled_from(
+    [
+        *(b"", b"a", b"\\", b'\\"', b"\n\n", b"\r", b"\rdata: ", b"\r\rdata: [DONE]\r\r"),
+        *(b"usage", b"length", b"error", b"[DONE]", b"content", b'content":"', b'"finish_reason":"length'),
+        *(b'"usage":{"completion_tokens":1},"', b"\n\ndata: [DONE]\n\n", b'"}\n\ndata: {"error":{'),
+    ]
+)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(FRAMES), INSIDE, INSIDE), max_size=12), st.lists(st.integers(0, 500), max_size=3)
+)
+def test_events_alike_are_read_like_all_others(
+    parts: list[tuple[tuple[bytes, bytes], bytes, bytes]], cuts: list[int]
+) -> None:
+    """Whatever stands in the place of a text, valid or not: each read gives the same, and tells the same."""
+    reads = [event for (before, after), *texts in parts for text in texts for event in [before + text + after] * 2]
+    for at in cuts:
+        if reads:
+            whole = reads[at % len(reads)]
+            reads[at % len(reads) : at % len(reads) + 1] = [whole[: at % 7], whole[at % 7 :]]
+    quick, express, slow = StreamWatch(keep_usage=False), StreamWatch(keep_usage=False), Suspicious(keep_usage=False)
+    for read in reads:
+        taken = slow.take(read)
+        assert quick.take(read) == taken
+        assert (read if express.take_chunk(chunk(read)) else express.take(read)) == taken
+        for fact in ("events", "usage", "hit_length", "done", "failed"):
+            assert getattr(quick, fact) == getattr(express, fact) == getattr(slow, fact), fact
+
+
+def test_events_that_are_never_alike_are_soon_not_compared() -> None:
+    """As those of two answers in turns; but a stream whose events were alike is tried again."""
+    watch = StreamWatch(keep_usage=False)
+    for count in range(LESSONS_MAX + 1):
+        assert (watch._alike_bytes < 1000) == (0 < count <= LESSONS_MAX)
+        watch.take(event(index=count, text="a"))
+    assert watch._alike_bytes > 1000
+    watch = StreamWatch(keep_usage=False)
+    for count in range(2 * LESSONS_MAX):
+        for _ in range(2):
+            watch.take(event(index=count, text="a"))
+        assert watch._alike_bytes < 1000
+
+
+def test_an_event_like_the_last_passes_without_a_copy() -> None:
+    """Also where one came between that is not; what matters is that the common way is taken at all."""
+    watch = StreamWatch(keep_usage=False)
+    for content in ("a", "bc", 'a "quote"', "d", "e"):
+        assert watch.take(text(content)) == text(content)
+    like = text("f")
+    assert len(like) >= watch._alike_bytes
+    assert watch.take(like) is like
+    assert watch.take_chunk(chunk(like))
+    assert watch.events == 7
+
+
+def test_only_a_whole_chunk_of_one_event_is_taken_as_one() -> None:
+    """Anything else is left to who reads all of HTTP/1.1, and nothing of it is counted."""
+    watch, like = StreamWatch(keep_usage=False), text("f")
+    assert not watch.take_chunk(chunk(like))
+    watch.take(like)
+    good = chunk(like)
+    bad = [good[:end] for end in range(len(good))] + [good[at:] for at in range(1, len(good))]
+    bad += [good + b"\r\n", good + good, good[:-2] + b"\n\n", b"0" + good, good.replace(b"\r\n", b";a\r\n", 1)]
+    bad += [chunk(like + b"\n"), chunk(DONE), chunk(text("f", "length")), chunk(like[:-4]), b"%x\n" % len(like) + like]
+    assert [data for data in bad if watch.take_chunk(data)] == []
+    assert watch.events == 1
+    assert watch.take_chunk(good)
+    assert watch.events == 2
 
 
 def test_only_the_whole_word_is_the_end() -> None:

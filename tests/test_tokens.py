@@ -73,6 +73,13 @@ def count(tokenizer: ModelTokenizer, request: InferenceRequest) -> int | None:
         counters.close()
 
 
+def test_models_without_a_tokenizer_are_not_counted(plain: ModelTokenizer) -> None:
+    """That is known before a request is looked at."""
+    counters = TokenCounters({"m": plain})
+    assert (counters.counts("m"), counters.counts("other")) == (True, False)
+    counters.close()
+
+
 def length(tokenizer: ModelTokenizer, prompt: str) -> int:
     """Tokens of a prompt written out by hand."""
     return len(tokenizer.tokenizer.encode(prompt, add_special_tokens=False).ids)

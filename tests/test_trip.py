@@ -52,6 +52,16 @@ def test_a_request_that_was_served_tells_all_of_it() -> None:
     assert (record.finished, record.disconnect, record.trace_id) == (True, None, "a" * 32)
 
 
+def test_what_is_told_of_a_request_that_goes_on() -> None:
+    """It has a place and no end; the time it took so far is its wait."""
+    way = trip()
+    way.demand = Demand(1, (10,), 8, 50, ENDLESS)
+    way.entered(admit(Reason.OK_AFTER_WAIT, waited_s=1.5))
+    record = way.so_far(0.01)
+    assert (record.decision, record.backend, record.kv_tokens) == ("admitted_after_wait", "a", 64)
+    assert (record.duration_s, record.finished, record.output_tokens) == (1.5, False, None)
+
+
 def test_a_refusal_is_remembered_with_its_numbers() -> None:
     """For the journal; who left in the queue was not decided on, and bad input never came so far."""
     way = trip()

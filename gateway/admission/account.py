@@ -25,9 +25,8 @@ from gateway.routing.choose import Holds, Lack, Offer
 LOOK_BLOCKS = 0.05
 """While somebody waits, look again whenever sequences have grown by this part of a block."""
 LOOK_MIN_S = 0.01
+NO_ROOM = Lack(Reason.HEADROOM, Holds.ALL)
 NEVER = math.inf
-SHARED_BY = 200
-"""Sequences that share what a step costs whatever runs, where a request's part in it is reckoned."""
 
 
 @dataclass(slots=True, eq=False)
@@ -134,8 +133,8 @@ class EngineAccount:
     @property
     def capacity(self) -> Capacity:
         """Of its pool, which must be known."""
-        assert self.pool is not None
-        return self.pool.capacity
+        assert self.memory is not None
+        return self.memory.pool.capacity
 
     def is_usable(self, now: float) -> bool:
         """Whether it is alive and its pool known, even if it asked for a pause."""
@@ -162,11 +161,12 @@ class EngineAccount:
         """Margin that is not given out: telemetry is old, or the engine preempts."""
         if self.memory is None:
             return 0
-        age, share = now - self.standing.read_at, 1.0 - self.margin.share(now)
+        age = now - self.standing.read_at
+        if age <= self.limits.stale_after_s and not self.margin.share_then:
+            return 0
+        share = 1.0 - self.margin.share(now)
         if age > self.limits.stale_after_s:
             share = min(share, self.limits.lost_share if age > self.limits.lost_after_s else self.limits.stale_share)
-        elif share == 1.0:
-            return 0
         blocks = self.memory.pool.capacity.blocks
         return blocks - int(blocks * share)
 
@@ -185,29 +185,32 @@ class EngineAccount:
         """
         memory = self.memory
         assert memory is not None
-        pool = memory.pool
-        size = memory.size(ticket)
+        pool, size = memory.pool, memory.size(ticket)
         if not size.fits:
             return Lack(Reason.TOO_LARGE)
         if contended and memory.is_over_share(ticket):
             return Lack(Reason.TENANT_LIMIT, Holds.TENANT)
-        if not pool.sequences and self.telemetry(now) is Telemetry.FROZEN:
+        if not pool.sequences and self.reconciliation.foreign_blocks and self.telemetry(now) is Telemetry.FROZEN:
             return Offer(self.name, 0.0) if now >= self.probe_at else Lack(Reason.STALE_TELEMETRY, Holds.ALL)
         allowed = self.allowed_blocks(now)
-        first = fit.first_blocks(pool.capacity, ticket) if size.most > allowed else 0
-        if first > allowed:  # What other gateways hold will come free: those behind must not take it away.
+        if size.most > allowed and (first := fit.first_blocks(pool.capacity, ticket)) > allowed:
+            # What other gateways hold will come free: those behind must not take it away.
             comes = self.others.share == 1.0 and first <= self.room_blocks(now)
             return Lack(Reason.HEADROOM, Holds.ALL if comes else Holds.NOBODY)
-        if pool.is_empty and self.others.are_none:
+        matched = self.cache.expected_share(ticket) if ticket.prefix else 0.0
+        if not pool.leases and not pool.draining and self.others.are_none:
             # Alone it cannot crowd anybody out: its prompt must fit, its output may take what there is.
             share = max(0, allowed - self.need_blocks(ticket)) / pool.capacity.blocks
-            return Offer(self.name, share, matched_share=self.cache.expected_share(ticket))
-        has_turn = self._has_turn(ticket, now, backlog=backlog)
+            return Offer(self.name, share, matched_share=matched)
+        spare = self._spare(ticket.token_interval_max_s)
+        has_turn = self._has_turn(ticket, now, spare, backlog=backlog)
         free = memory.free_share_with(ticket, allowed, now) if has_turn else None
         if free is None:
-            return Lack(Reason.HEADROOM, Holds.ALL)
-        late = ticket.first_token_by < NEVER and now + self._first_token_s(ticket, now) > ticket.first_token_by
-        return Offer(self.name, free, late=late, matched_share=self.cache.expected_share(ticket))
+            return NO_ROOM
+        told = spare if free >= 0.0 else None  # A forecast may have inferred how far those who run have come.
+        first_token_s = self._first_token_s(ticket, now) if ticket.first_token_by < NEVER else None
+        late = first_token_s is not None and now + first_token_s > ticket.first_token_by
+        return Offer(self.name, free, late=late, matched_share=matched, spare=told, first_token_s=first_token_s)
 
     def anyway(self, now: float) -> Offer:
         """A place on it whether there is room or not, for observe mode."""
@@ -231,11 +234,14 @@ class EngineAccount:
         turn_s = self.pace.turn_s(now, self._spare())
         return min(look, now + max(LOOK_MIN_S, turn_s)) if turn_s else look
 
-    def admit(self, ticket: Ticket, now: float, *, backlog: int) -> Lease:
-        """Reserve for a request that is being sent."""
+    def admit(self, ticket: Ticket, now: float, *, backlog: int, offer: Offer | None = None) -> Lease:
+        """Reserve for a request that is being sent; what was just offered need not be reckoned again."""
         memory = self.memory
         assert memory is not None
-        spare, first_token_s = self._spare(ticket.token_interval_max_s), self._first_token_s(ticket, now)
+        if offer is None or (spare := offer.spare) is None:
+            spare = self._spare(ticket.token_interval_max_s)
+        if offer is None or (first_token_s := offer.first_token_s) is None:
+            first_token_s = self._first_token_s(ticket, now)
         if not memory.pool.sequences:
             self.pace.woken(now)
         lease, capacity = memory.lend(ticket, now), memory.pool.capacity
@@ -281,8 +287,9 @@ class EngineAccount:
     def end(self, lease: Lease, outcome: Outcome, usage: Usage | None, now: float) -> None:
         """A request ended."""
         memory, speed = self.memory, self.speed.known_or_slow
-        generated = lease.generated(now, speed) if usage is None else usage.output_tokens // lease.sequences
-        charge((lease,), self.kv_token_seconds, speed, now)
+        shown, used, tenant = lease.generated(now, speed), self.kv_token_seconds, lease.ticket.tenant
+        generated = shown if usage is None else usage.output_tokens // lease.sequences
+        used[tenant] = used.get(tenant, 0.0) + lease.charge(shown, now)
         if memory is not None and lease.pool is memory.pool:
             self.pace.gone(lease.ticket.id, finished=outcome is Outcome.FINISHED)
             is_first = memory.end(lease, outcome, now, generated=generated)
@@ -310,11 +317,8 @@ class EngineAccount:
     def cost_s(self, ticket: Ticket) -> float:
         """Seconds of its time that a request is expected to take: to read its prompt, and its part of each step."""
         assert self.memory is not None
-        times, demand, sequences = self.pace.times, ticket.demand, ticket.demand.sequences
-        prompt, steps = self.cache.unread_tokens(ticket), self.memory.size(ticket).steps
-        held = demand.n * demand.prompt_tokens + sequences * steps / 2
-        per_step = sequences * (times.prompt_token_s + times.base_s / SHARED_BY) + held * times.kv_token_s
-        return prompt * times.prompt_token_s + steps * per_step
+        unread, steps = self.cache.unread_tokens(ticket), self.memory.size(ticket).steps
+        return self.pace.times.request_s(ticket.demand, unread, steps)
 
     def headroom_blocks(self, now: float) -> int:
         """Blocks still to be given out now."""
@@ -332,20 +336,22 @@ class EngineAccount:
         memory = self.memory
         if memory is None or not self.is_ready(now):
             return max(self.limits.probe_every_s, self.standing.pause_until() - now)
-        if self.telemetry(now) is Telemetry.FROZEN:
+        if not memory.pool.sequences and self.telemetry(now) is Telemetry.FROZEN:
             return max(self.limits.probe_every_s, self.probe_at - now)
         lasting = self._lasting_blocks(now)
         free = lasting - memory.pool.draining_blocks
         need = min(memory.size(ticket).most if at_most else memory.need_blocks(ticket), lasting)
         if need > free and not at_most:
             return self.limits.drain_max_s
-        steps, speed = memory.steps_until(ticket, min(need, free), free, now), self.speed.known_or_slow
-        room_s = max(steps / speed, self.next_start - now) + self._serve_s(ahead_token_steps, lasting)
+        steps = memory.steps_until(ticket, min(need, free), free, now, at_most=at_most)
+        ahead_s = self.serve_s(ahead_token_steps, now, lasting) if ahead_token_steps else 0.0
+        room_s = max(steps / self.speed.known_or_slow, self.next_start - now) + ahead_s
         return max(room_s, self.limits.drain_max_s) if need > free else room_s
 
-    def serve_s(self, token_steps: float, now: float) -> float:
-        """Predicted seconds that the whole pool takes for so much work."""
-        return self._serve_s(token_steps, self._lasting_blocks(now))
+    def serve_s(self, token_steps: float, now: float, lasting_blocks: int = 0) -> float:
+        """Predicted seconds that the whole pool takes for so much work; see `_lasting_blocks`, where they are known."""
+        room_tokens = PACE_FILL * (lasting_blocks or self._lasting_blocks(now)) * self.capacity.layout.block_tokens
+        return token_steps / room_tokens / self.speed.known_or_slow
 
     def check(self) -> None:
         """Assert that the books balance."""
@@ -359,11 +365,7 @@ class EngineAccount:
         part = self.room_blocks(now) // self.others.gateways if self.others.gateways > 1 else 0
         return max(1, self.allowed_blocks(now), part)
 
-    def _serve_s(self, token_steps: float, lasting_blocks: int) -> float:
-        room_tokens = PACE_FILL * lasting_blocks * self.capacity.layout.block_tokens
-        return token_steps / room_tokens / self.speed.known_or_slow
-
-    def _has_turn(self, ticket: Ticket, now: float, *, backlog: int) -> bool:
+    def _has_turn(self, ticket: Ticket, now: float, spare: float, *, backlog: int) -> bool:
         """Whether the engine can take another request now, as far as anything but memory is concerned."""
         assert self.memory is not None
         pool = self.memory.pool
@@ -374,15 +376,14 @@ class EngineAccount:
         if not self.limits.queue_requests_max:
             # Nobody may wait, be it a moment: a pace would only turn requests away.
             return True
-        spare = self._spare(ticket.token_interval_max_s)
         return spare > 0 and (not self.pace.is_known or self.pace.turn_s(now, spare) <= 0)
 
     def _spare(self, interval_max_s: float = math.inf) -> float:
         """Part of the engine's time that prompts may take, with what runs and one more with this time per token."""
         assert self.memory is not None
         pool = self.memory.pool
-        interval = min(interval_max_s, *pool.intervals_s) if pool.intervals_s else interval_max_s
-        return self.pace.spare(interval, pool.sequences, pool.kv_tokens)
+        interval_s = min(interval_max_s, *pool.intervals_s) if pool.intervals_s else interval_max_s
+        return self.pace.spare(interval_s, pool.sequences, pool.kv_tokens)
 
     def _first_token_s(self, ticket: Ticket, now: float) -> float:
         assert self.memory is not None

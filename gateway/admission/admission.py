@@ -55,7 +55,7 @@ from gateway.admission.rehearsal import rehearsal
 from gateway.admission.roster import Account, Roster
 from gateway.admission.serving import Serving
 from gateway.admission.snapshot import Snapshot
-from gateway.domain import Outcome, Reason, Ticket
+from gateway.domain import Outcome, Reason, ServedModel, Ticket
 
 TIMER_MIN_S = 0.001
 """A timer is never due at once: the caller would spin."""
@@ -81,18 +81,18 @@ class Admission:
         """Take in one event. Times must not decrease."""
         self._advance(now)
         # The two that come with every request are looked for first.
-        if isinstance(event, Arrived | Left):
-            return self._arrived(event.ticket, now) if isinstance(event, Arrived) else self._left(event, now)
+        if isinstance(event, Arrived):
+            return self._arrived(event.ticket, now)
+        if isinstance(event, Left):
+            return self._left(event, now)
         self._serving.stuck.clear()
         match event:
             case Progressed(outputs):
                 self._progressed(outputs, now)
-                return []
             case Denied():
                 return self._denied(event, now)
             case Learned(model, output):
                 self._learned(model, output)
-                return []
             case BackendAdded() | BackendChanged() | BackendDraining() | BackendResumed() | BackendRemoved():
                 return self._configure(event, now)
             case LimitsChanged(limits):
@@ -103,20 +103,22 @@ class Admission:
             case DrainStarted():
                 self._draining = True
                 return [self._serving.turn_away(w, Reason.SHUTDOWN, now) for w in self._queue.everyone()]
-        assert_never(event)
+            case _:
+                assert_never(event)
+        return []
 
     def next_timer(self) -> float | None:
         """When `handle_timer` should be called if nothing happens before; None if there is nothing to wait for."""
-        due = self._queue.next_deadline()
-        if due is None:
+        if not self._queue.by_id or (due := self._queue.next_deadline()) is None:
             return None
         for model in self._queue.models():
-            head = self._queue.head(model, self._now).ticket
             for account in self._roster.serving(model):
                 if isinstance(account, EngineAccount):
                     due = min(due, account.next_look(self._now))
-                elif (wait := account.wait_s(head, self._now)) > 0 and account.standing.health.up:
-                    due = min(due, self._now + wait)
+                elif account.standing.health.up:
+                    head = self._queue.head(model, self._now).ticket
+                    if (wait := account.wait_s(head, self._now)) > 0:
+                        due = min(due, self._now + wait)
         return max(due, self._now + TIMER_MIN_S)
 
     def handle_timer(self, now: float) -> list[Command]:
@@ -162,13 +164,9 @@ class Admission:
         engine = self._roster.engines.get(backend)
         return holding_of(engine, self._queue, now, closely=closely) if engine is not None else None
 
-    def context_tokens(self, model: str) -> int | None:
-        """Longest prompt plus output that any own backend takes for the model; None if none has said."""
-        return self._roster.context_tokens(model)
-
-    def engines(self, model: str) -> int:
-        """How many own engines serve the model."""
-        return len(self._roster.engines_serving(model))
+    def served(self, model: str) -> ServedModel | None:
+        """What is known of a model; None if no backend has said that it serves it."""
+        return self._roster.served(model)
 
     def models(self) -> frozenset[str]:
         """Models that any backend has said it serves."""
@@ -187,7 +185,9 @@ class Admission:
             self._roster.try_again(now)
 
     def _arrived(self, ticket: Ticket, now: float) -> list[Command]:
-        ticket = fit.priced(ticket, self._serving.forecasts.get(ticket.model))
+        output = self._serving.forecasts.get(ticket.model)
+        if output is not ticket.demand.output:
+            ticket = fit.priced(ticket, output)
         waiting = Waiting(ticket, now)
         if self._draining:
             return [self._serving.turn_away(waiting, Reason.SHUTDOWN, now)]
@@ -223,7 +223,7 @@ class Admission:
     def _left(self, event: Left, now: float) -> list[Command]:
         self._serving.stuck.clear()
         self._serving.tenants.ended(event.ticket_id, event.outcome, event.usage, now)
-        if self._queue.pop(event.ticket_id) is not None:
+        if self._queue.by_id and self._queue.pop(event.ticket_id) is not None:
             return self._serving.serve_all(now)
         if (at_engine := self._at_engine.pop(event.ticket_id, None)) is not None:
             engine, lease = at_engine
@@ -236,6 +236,8 @@ class Admission:
         else:
             self._double_releases += 1
             is_ejected = False
+        if not self._queue.by_id:
+            return []
         stranded = self._serving.turn_away_stranded(resized=False, now=now) if is_ejected else []
         return [*stranded, *self._serving.serve_all(now)]
 

@@ -1,4 +1,8 @@
-"""What admission wants done. Orders in the imperative; the counterpart of `events`."""
+"""What admission wants done. Orders in the imperative; the counterpart of `events`.
+
+Nobody changes them. `Admit` is not frozen only because one is made for every request: that would take three times as
+long.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from dataclasses import dataclass
 from gateway.domain import Reason, Refusal
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Admit:
     """Send the request to this backend now; its memory is reserved."""
 

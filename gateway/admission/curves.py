@@ -27,16 +27,18 @@ FEW_SHARE = 0.75
 
 
 def generated_unseen(lease: Lease, generated: int, now: float, fastest_tokens_per_s: float) -> int:
-    """Tokens per sequence that a stream has likely generated beyond those it has shown; see `Outlook.refresh`."""
+    """Tokens per sequence that a stream has likely generated beyond those it has shown; see `Outlook.refresh`.
+
+    Never past its hard end: an engine that shows more memory than that holds it for somebody else.
+    """
     if not lease.ticket.streamed:
         return 0
     likely = int(UNSEEN_SHARE * fastest_tokens_per_s * (now - lease.started_at)) - UNSEEN_TOKENS
-    return max(0, likely - generated)
+    return max(0, min(likely, lease.ticket.demand.output_tokens_max) - generated)
 
 
-def distinct_prompts(lease: Lease) -> dict[int, int]:
+def distinct_prompts(demand: Demand) -> dict[int, int]:
     """Sequences by the length of their prompt."""
-    demand = lease.ticket.demand
     if len(demand.prompts) == 1:
         return {demand.prompts[0]: demand.n}
     counts: dict[int, int] = {}
@@ -45,13 +47,18 @@ def distinct_prompts(lease: Lease) -> dict[int, int]:
     return counts
 
 
+def rows_of(lease: Lease) -> int:
+    """Different lengths of its prompts."""
+    prompts = lease.ticket.demand.prompts
+    return 1 if len(prompts) == 1 else len(set(prompts))
+
+
 def excess_blocks(layout: KvLayout, demand: Demand, prompt: int, sequences: int) -> int:
     """By how many blocks the bound of a prompt exceeds what is expected of it; 0 where its length is known."""
-    bound = demand.n * sum(demand.prompts)
-    if demand.prompt_tokens * demand.n >= bound:
+    bound = sum(demand.prompts)
+    if demand.prompt_tokens >= bound:
         return 0
-    expected = prompt * demand.prompt_tokens * demand.n // bound
-    return sequences * (layout.blocks(prompt) - layout.blocks(expected))
+    return sequences * (layout.blocks(prompt) - layout.blocks(prompt * demand.prompt_tokens // bound))
 
 
 def horizons_of(live_until: Floats) -> Floats:

@@ -1,4 +1,7 @@
-"""What may happen to admission. Facts in the past tense; the counterpart of `commands`."""
+"""What may happen to admission. Facts in the past tense; the counterpart of `commands`.
+
+Nobody changes them. The two that come with every request are not frozen only because that would take longer.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from gateway.admission.limits import AdmissionLimits
 from gateway.domain import UNLIMITED, BackendSpec, Outcome, Reading, Ticket, Usage
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Arrived:
     """A request asks for a place."""
 
@@ -23,7 +26,7 @@ class Progressed:
     outputs: tuple[tuple[int, int], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Left:
     """A request ended: in the queue, or on its backend with this outcome. Unknown and repeated ids change nothing."""
 

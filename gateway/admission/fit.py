@@ -35,12 +35,13 @@ class Size:
 
 def size_of(capacity: Capacity, ticket: Ticket) -> Size:
     """All that costs little to know."""
-    demand = ticket.demand
-    end = demand.output_tokens_max
-    most = _blocks(capacity, ticket, demand.prompts, end)
+    demand, allowed = ticket.demand, ticket.max_tokens
+    prompts, end = demand.prompts, demand.output_tokens_max
+    most = _blocks(capacity, ticket, prompts, end)
+    longest = prompts[0] if len(prompts) == 1 else max(prompts, default=0)
     # What fits with bounds fits with what is certain.
-    is_small = most <= capacity.blocks and max(demand.prompts, default=0) + end <= capacity.sequence_tokens_max
-    fits = (is_small and _longest_output(ticket) <= end) or could_fit(capacity, ticket)
+    is_small = most <= capacity.blocks and longest + end <= capacity.sequence_tokens_max
+    fits = (is_small and (allowed is None or allowed <= end or not end)) or could_fit(capacity, ticket)
     return Size(fits, most, demand.output.mean(cap=end))
 
 

@@ -11,19 +11,22 @@ Each horizon stands for the interval that ends at it: blocks are those at its en
 sum may be largest between two horizons. Some hard ends are horizons themselves; the others are rounded up to the next
 one: memory is then taken to be held longer than it is, never shorter.
 
-The sums are kept. A request that comes or goes adds or takes away its own curve, so a decision costs the same however
-many run; that is done when somebody asks next, which nobody does while there is room for all. Curves say what was known
-of an answer when they were last computed; `refresh` computes all of them anew, in one go over arrays, whenever the
-answers have grown far enough to matter.
+The sums are kept over a table with a row for each request. Between two reports of progress nothing of it changes: who
+comes and who goes is taken in by the few horizons that decide (`peaks`), so a decision costs the same however many run;
+`settle` then gives everybody their place in the table. Curves say what was known of an answer when they were last
+computed; `refresh` computes all of them anew, in one go over arrays, whenever the answers have grown far enough to
+matter.
 """
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
+from itertools import islice
 
 import numpy as np
 
+from estimator.demand import Demand
 from estimator.kv_cache import KvLayout
 from estimator.output_length import OutputForecast
 from gateway.admission.curves import (
@@ -38,14 +41,12 @@ from gateway.admission.curves import (
     excess_blocks,
     horizons_of,
     peak_of,
+    rows_of,
 )
-from gateway.admission.expectation import BIN_EDGES, Expectation, chance_of
+from gateway.admission.expectation import Expectation
 from gateway.admission.ledger import REPORT_MIN_S, Lease
+from gateway.admission.peaks import PREFILL_TOKENS_PER_STEP, SLACK_TOKENS, Horizon, Newcomer, Peaks
 
-SLACK_TOKENS = 4
-"""A lease is held this much longer than its hard end: sequences that started some steps late end some steps late."""
-PREFILL_TOKENS_PER_STEP = 1024
-"""A prompt is read in chunks while others generate; its sequence starts that many steps late (a cautious figure)."""
 REFRESH_MIN_S = 0.005
 REFRESH_S_PER_LEASE = 0.0005
 """Curves may grow this old per lease: bounds the cost of keeping them to a fraction of a per cent of a core."""
@@ -58,8 +59,8 @@ _PROMPT, _SEQUENCES, _OF_SEQUENCES, _END, _BOUND, _STARTED, _STREAMED, _EXPECTAT
 """Columns of what is known of a lease; the second counts the sequences of a row, the third all of its request."""
 _MEAN = 1
 """Of the three curves."""
-SURELY_BLOCKS = 1e-3
-"""More than any rounding error of the sums."""
+CHANGES_MAX = 64
+"""That may be waiting to be settled when somebody asks: horizons that have not been looked at take in all of them."""
 
 
 class Outlook:
@@ -69,57 +70,61 @@ class Outlook:
         self._layout = layout
         self._z = z
         self._rows: dict[int, list[int]] = {}
-        """By ticket id: one row for each different length of its prompts."""
+        """By ticket id: one row for each different length of its prompts; none while it is a newcomer."""
         self._newcomers: dict[int, Lease] = {}
         """By ticket id: those that have no rows yet. Most end before anybody asks, where there is room for all."""
+        self._newcomers_blocks = 0
+        """Held at their hard ends."""
+        self._present = 0
+        """Rows of all who are there, those of newcomers to come included."""
+        self._gone: list[int] = []
+        """Rows whose owners have left since the table was settled."""
         self._owners: list[Lease] = []
         """Of each row in use; rows in use come first."""
         self._known = np.zeros((9, ROWS_MIN))
         self._expectations: list[Expectation] = []
-        self._full: list[float] | None = None
-        """The highest mean from each horizon on, from the last to the first: it never falls. None after a change."""
-        self._trial: tuple[Lease, int, list[Floats]] | None = None
-        """Who was tried last, and what it would add from which horizon on: mostly it comes at once."""
         self._refreshed_at = -math.inf
-        self._added = 0
-        self._tokens_per_s = 0.0
+        self._added, self._tokens_per_s = 0, 0.0
         self._curves = np.zeros((3, 0, 0))
+        self._peak: tuple[int, int] | None = None
+        """The highest from a horizon on, where it was asked for since the table was settled."""
         self._restart(np.array(GRID, dtype=np.float64), ROWS_MIN)
 
     def copied(self) -> Outlook:
         """The same, to be refreshed and looked at without a trace; nobody comes or goes there."""
-        self._enter_all()
-        twin = Outlook(self._layout, self._z)
-        twin._owners = self._owners
-        twin._known = self._known.copy()
+        twin, out = Outlook(self._layout, self._z), set(self._gone)
+        there = [row for row in range(len(self._owners)) if row not in out]
+        twin._owners = [self._owners[row] for row in there]
+        twin._known = np.concatenate((self._known[:, there], np.zeros((9, ROWS_MIN))), axis=1)
         twin._expectations = self._expectations.copy()
+        for lease in self._newcomers.values():
+            twin.add(lease)
+        twin._present = self._present
         return twin
 
     # Who is there
 
     def add(self, lease: Lease) -> None:
-        """Let one more request be counted in: as it was tried, or once somebody asks."""
-        ticket, all_counted = lease.ticket, self._counted == len(self._owners) and not self._newcomers
-        rows = self._rows[ticket.id] = []
-        self._newcomers[ticket.id] = lease
-        self._added += len(set(ticket.demand.prompts))
-        if self._trial is not None and all_counted and self._trial[0].ticket is ticket:
-            self._enter_all()
-            self._add_tried(lease, rows, *self._trial)
+        """Let one more request be counted in, once somebody asks."""
+        rows = rows_of(lease)
+        self._rows[lease.ticket.id] = []
+        self._newcomers[lease.ticket.id] = lease
+        self._newcomers_blocks += lease.most_blocks
+        self._added += rows
+        self._present += rows
 
     def remove(self, ticket_id: int) -> None:
         """Take a request out; one that is not there changes nothing."""
-        self._newcomers.pop(ticket_id, None)
-        for row in sorted(self._rows.pop(ticket_id, ()), reverse=True):
-            free = row
-            if row < self._counted:
-                self._sums -= self._curves[:, row]
-                self._full = None
-                self._counted -= 1
-                self._move(self._counted, row)
-                free = self._counted
-            self._move(len(self._owners) - 1, free)
-            self._owners.pop()
+        rows = self._rows.pop(ticket_id, None)
+        if rows is None:
+            return
+        lease = self._newcomers.pop(ticket_id, None)
+        if lease is not None:
+            self._newcomers_blocks -= lease.most_blocks
+        self._present -= len(rows) if lease is None else rows_of(lease)
+        self._gone += rows
+        if self._peaks is not None:
+            self._peaks.left(ticket_id, rows)
 
     def learned(self, model: str, output: OutputForecast) -> None:
         """The answers of a model are now expected to be this long; counts from the next refresh on."""
@@ -132,7 +137,7 @@ class Outlook:
 
         Time, or newcomers: their ends are no horizons yet.
         """
-        count = len(self._owners) + sum(len(set(lease.ticket.demand.prompts)) for lease in self._newcomers.values())
+        count = self._present
         grown = (now - self._refreshed_at) / max(REFRESH_MIN_S, REFRESH_S_PER_LEASE * count)
         return max(grown, self._added / (REFRESH_ADDED * count)) if count else grown
 
@@ -143,7 +148,8 @@ class Outlook:
             now: monotonic seconds.
             tokens_per_s: speed of one sequence; says how far answers that do not stream have come.
         """
-        self._enter_all()
+        self._leave()
+        self._enter()
         count = len(self._owners)
         known = self._known[:, :count]
         self._refreshed_at, self._tokens_per_s, self._added = now, tokens_per_s, 0
@@ -159,13 +165,33 @@ class Outlook:
         self._restart(horizons_of(live), self._known.shape[1])
         for first in range(0, count, ROWS_AT_ONCE):
             rows = slice(first, min(count, first + ROWS_AT_ONCE))
-            self._compute(rows, generated[rows], unseen[rows], live[rows], 0.0)
+            self._compute(rows, generated[rows], live[rows], unseen=unseen[rows])
         if len(self._expectations) > EXPECTATIONS_MAX:
             self._forget_unused()
+        self._rank()
+
+    def settle(self, now: float) -> None:
+        """Give those rows in the table that have come, and take those out that have gone; for quiet moments."""
+        if self._peaks is not None and not self._newcomers and not self._peaks.changes:
+            return
+        came = list(self._peaks.newcomers.values()) if self._peaks is not None else []
+        self._leave()
+        first = len(self._owners)
+        self._enter()
+        if first < len(self._owners):
+            rows = slice(first, len(self._owners))
+            # Those that were counted in stay as they were then.
+            generated, ahead = self._reported(rows), np.full(rows.stop - first, self._ahead(now))
+            k = 0
+            for newcomer in came:
+                part = slice(k, k + len(newcomer.parts))
+                generated[part], ahead[part], k = newcomer.generated, newcomer.ahead, part.stop
+            self._compute(rows, generated, self._live_until(self._known[:, rows], generated), ahead=ahead)
+        self._rank()
 
     def resident_blocks(self, now: float, tokens_per_s: float) -> int:
         """Blocks that all are taken to hold now, by what they have shown."""
-        self._enter_all()
+        self.settle(now)
         known = self._known[:, : len(self._owners)]
         tokens = known[_PROMPT] + self._generated(now, tokens_per_s)
         return int((known[_SEQUENCES] * blocks_of(self._layout, tokens)).sum())
@@ -174,61 +200,40 @@ class Outlook:
 
     def peak(self, now: float) -> int:
         """Most blocks held together at any time to come, but for the accepted risk, if nobody else comes."""
-        return self.peak_within(math.inf, now)
+        self.settle(now)
+        first = self._first(self._ahead(now))
+        if self._peak is None or self._peak[0] != first:
+            self._peak = first, peak_of(self._sums[:, first:], self._deviations())[0]
+        return self._peak[1]
 
     def peak_within(self, seconds: float, now: float) -> int:
         """The same for a time from now on."""
-        self._count_all(now)
+        self.settle(now)
         ahead = self._ahead(now)
         first = self._first(ahead)
-        reach = ahead + seconds * self._tokens_per_s if seconds < math.inf else math.inf
-        part = slice(first, max(first, int(np.searchsorted(self._horizons, reach))) + 1)
+        part = slice(first, max(first, bisect_left(self._places, ahead + seconds * self._tokens_per_s)) + 1)
         return peak_of(self._sums[:, part], self._deviations())[0]
 
-    def peak_with(self, lease: Lease, now: float) -> int:
-        """The same with one more request, which starts now."""
-        self._count_all(now)
-        ahead = self._ahead(now)
-        first = self._first(ahead)
-        ends = self._horizons[first:] - ahead
-        curves = [self._curve_of(lease, *row, ends) for row in distinct_prompts(lease).items()]
-        sums: Floats = sum(curves, self._sums[:, first:])
-        self._trial = lease, first, curves
-        peak, highest = peak_of(sums, self._deviations(len(curves)))
-        self._tight = first + highest
-        return peak
+    def peak_with(self, demand: Demand, output: OutputForecast, now: float, allowed: float = math.inf) -> float:
+        """The same with one more request, which starts now; infinite if that is more than allowed."""
+        trial = Newcomer.of(self._layout, demand, output, self._ahead(now))
+        return self._up_to_date(now).peak_with(trial, allowed, self._deviations(len(trial.parts)))
 
-    def surely_exceeds(self, lease: Lease, allowed: int, now: float) -> bool:
-        """Whether one horizon shows that the peak with one more request is above this; False says nothing.
+    def tokens_until(self, need: int, allowed: int, now: float, *, at_most: bool = False) -> float:
+        """Tokens per sequence from now until `need` more blocks fit as a rule.
 
-        It is the horizon that was the tightest when the whole peak was computed last, and mostly still is: whoever
-        finds no room again is told so at a fraction of the cost.
+        Args:
+            need: blocks.
+            allowed: blocks that may be filled.
+            now: monotonic seconds.
+            at_most: a bound of it will do, which is quicker to be had.
         """
-        self._count_all(now)
-        demand, k, ahead = lease.ticket.demand, self._tight, self._ahead(now)
-        if len(demand.prompts) > 1 or k >= len(self._horizons) or self._horizons[k] < ahead:
-            return False
-        prompt = demand.prompts[0]
-        if self._starts[k] - ahead >= demand.output_tokens_max + SLACK_TOKENS + prompt // PREFILL_TOKENS_PER_STEP:
-            return False
-        reach = min(float(self._horizons[k]) - ahead, float(demand.output_tokens_max))
-        most = demand.n * self._layout.blocks(prompt + math.ceil(reach))
-        likely = max(0, most - excess_blocks(self._layout, demand, prompt, demand.n))
-        mean = likely * chance_of(lease.output, reach)
-        sum_most, sum_mean, sum_variance = self._sums[:, k].tolist()
-        risky = sum_mean + mean + self._deviations(1) * math.sqrt(max(0.0, sum_variance) + mean * (likely - mean))
-        return bool(min(sum_most + most, risky) > allowed + SURELY_BLOCKS)
-
-    def tokens_until(self, need: int, allowed: int, now: float) -> float:
-        """Tokens per sequence from now until `need` more blocks fit as a rule."""
-        self._count_all(now)
-        ahead = self._ahead(now)
-        if self._full is None:
-            self._full = np.maximum.accumulate(self._sums[_MEAN, ::-1]).tolist()
-        after = bisect_right(self._full, allowed - need)
+        if self._peaks is None or not at_most:
+            self.settle(now)
+        after = bisect_right(self._full, allowed - need - self._newcomers_blocks)
         if after == len(self._full):
             return 0.0
-        return max(0.0, float(self._horizons[len(self._full) - 1 - after]) + 1 - ahead)
+        return max(0.0, float(self._places[len(self._full) - 1 - after]) + 1 - self._ahead(now))
 
     @property
     def horizons(self) -> Floats:
@@ -238,7 +243,7 @@ class Outlook:
     # Parts
 
     def _deviations(self, more: int = 0) -> float:
-        return deviations(self._z, len(self._owners) + more)
+        return deviations(self._z, self._present + more)
 
     def _ahead(self, now: float) -> float:
         """Tokens that every sequence has come on since the last refresh."""
@@ -254,16 +259,58 @@ class Outlook:
         if self._curves.shape != (shape := (3, rows, len(horizons))):
             self._curves = np.zeros(shape)
         self._sums = np.zeros((3, len(horizons)))
-        self._full = self._trial = None
-        self._counted = 0
-        self._tight = 0
-        """The horizon of the last peak with one more."""
+        self._growths = blocks_of(self._layout, horizons).tolist()
+        self._peaks: Peaks | None = None
+        """None while the table is not settled."""
+        self._full: list[float] = []
+        """The highest mean from each horizon on, from the last to the first: it never falls."""
 
-    def _enter_all(self) -> None:
-        """Give the newcomers their rows."""
+    def _up_to_date(self, now: float) -> Peaks:
+        """The horizons that decide, told of all who have come."""
+        peaks, unknown = self._peaks, len(self._newcomers)
+        if peaks is not None:
+            unknown -= len(peaks.newcomers)
+        if peaks is None or len(peaks.changes) + unknown > CHANGES_MAX or 2 * self._present < self._settled:
+            self.settle(now)
+            peaks = self._peaks
+            assert peaks is not None
+        elif unknown:
+            ahead = self._ahead(now)
+            for ticket_id, lease in islice(self._newcomers.items(), len(peaks.newcomers), None):
+                generated = lease.output_tokens // lease.sequences if lease.output_tokens else 0
+                demand = lease.ticket.demand
+                peaks.came(ticket_id, Newcomer.of(self._layout, demand, lease.output, ahead, generated))
+        return peaks
+
+    def _rank(self) -> None:
+        """Begin anew to write down what changes."""
+        self._settled, self._peak = self._present, None
+        self._full = np.maximum.accumulate(self._sums[_MEAN, ::-1]).tolist()
+        horizons = list(map(Horizon, self._starts.tolist(), self._places, self._growths, *self._sums.tolist()))
+        self._peaks = Peaks(self._layout, horizons, self._curves, max(0.0, deviations(self._z, self._present // 2)))
+
+    def _leave(self) -> None:
+        """Close the gaps that those have left who are gone."""
+        gone, left = self._gone, len(self._owners) - len(self._gone)
+        if not gone:
+            return
+        self._sums -= self._curves[:, gone].sum(axis=1)
+        out, gaps = set(gone), [row for row in gone if row < left]
+        last = [row for row in range(left, len(self._owners)) if row not in out]
+        self._curves[:, gaps] = self._curves[:, last]
+        self._known[:, gaps] = self._known[:, last]
+        for gap, row in zip(gaps, last, strict=True):
+            owner = self._owners[gap] = self._owners[row]
+            rows = self._rows[owner.ticket.id]
+            rows[rows.index(row)] = gap
+        del self._owners[left:], gone[:]
+        self._peaks = None
+
+    def _enter(self) -> None:
+        """Give the newcomers their rows, in the order in which they came."""
         for ticket_id, lease in self._newcomers.items():
             rows = self._rows[ticket_id]
-            for prompt, sequences in distinct_prompts(lease).items():
+            for prompt, sequences in distinct_prompts(lease.ticket.demand).items():
                 row = len(self._owners)
                 if row == self._known.shape[1]:
                     self._make_room()
@@ -271,39 +318,11 @@ class Outlook:
                 rows.append(row)
                 self._known[:, row] = self._described(lease, prompt, sequences)
         self._newcomers.clear()
+        self._newcomers_blocks = 0
 
     def _make_room(self) -> None:
         self._known = np.concatenate((self._known, np.zeros_like(self._known)), axis=1)
         self._curves = np.concatenate((self._curves, np.zeros_like(self._curves)), axis=1)
-
-    def _count_all(self, now: float) -> None:
-        """Count those in that have come since somebody asked last."""
-        self._enter_all()
-        if self._counted < len(self._owners):
-            rows = slice(self._counted, len(self._owners))
-            known, ahead = self._known[:, rows], self._ahead(now)
-            generated = self._reported(rows)
-            self._compute(rows, generated, None, self._live_until(known, generated), ahead)
-
-    def _add_tried(self, lease: Lease, rows: list[int], tried: Lease, first: int, curves: list[Floats]) -> None:
-        if tried.started_at != lease.started_at:
-            return
-        for row, added in zip(rows, curves, strict=True):
-            self._curves[:, row, :first] = 0.0
-            self._curves[:, row, first:] = added
-            self._sums[:, first:] += added
-        self._counted = len(self._owners)
-        self._full = self._trial = None
-
-    def _move(self, source: int, target: int) -> None:
-        """Put a row in another's place; what stood there is gone, what stood at its source stays until overwritten."""
-        if source == target:
-            return
-        self._curves[:, target] = self._curves[:, source]
-        self._known[:, target] = self._known[:, source]
-        owner = self._owners[target] = self._owners[source]
-        if (rows := self._rows.get(owner.ticket.id)) is not None:
-            rows[rows.index(source)] = target
 
     def _described(self, lease: Lease, prompt: int, sequences: int) -> tuple[float, ...]:
         """A row of the table."""
@@ -343,28 +362,31 @@ class Outlook:
         live: Floats = np.maximum(0.0, known[_END] - generated) + SLACK_TOKENS + late
         return live
 
-    def _compute(self, rows: slice, generated: Floats, unseen: Floats | None, live: Floats, ahead: float) -> None:
+    def _compute(
+        self, rows: slice, generated: Floats, live: Floats, *, unseen: Floats | None = None, ahead: Floats | None = None
+    ) -> None:
         """Count some rows in: the most blocks at every horizon, the mean, and the variance."""
-        known = self._known[:, rows]
-        starts, ends = np.maximum(0.0, self._starts - ahead), np.maximum(0.0, self._horizons - ahead)
+        known, starts, ends = self._known[:, rows], self._starts, self._horizons
+        reach = live.max() if ahead is None else (live + ahead).max()
         # Beyond the last end there is nothing.
-        part = slice(0, int(np.searchsorted(starts, live.max())))
+        part = slice(0, int(np.searchsorted(starts, reach)))
+        starts, ends = starts[part], ends[part]
+        if ahead is not None:
+            starts, ends = starts - ahead[:, None], np.maximum(0.0, ends - ahead[:, None])
         end = np.maximum(known[_END], generated)[:, None]
-        reached = generated[:, None] + ends[part]
+        reached = generated[:, None] + ends
         shown = reached + unseen[:, None] if unseen is not None else reached
         tokens = np.minimum(shown, end)
         tokens += known[_PROMPT][:, None]
         most = blocks_of(self._layout, tokens)
         most *= known[_SEQUENCES][:, None]
-        most *= starts[part] < live[:, None]
+        most *= starts < live[:, None]
         np.minimum(reached, end, out=reached)
-        chance = self._chances(known[_EXPECTATION], generated, reached, whole=not ahead)
+        chance = self._chances(known[_EXPECTATION], generated, reached, whole=ahead is None)
         self._curves[:, rows, part.stop :] = 0.0
         curves = self._curves[:, rows, part]
         curves_of(most, chance, known[_EXCESS][:, None], out=curves)
         self._sums[:, part] += curves.sum(axis=1)
-        self._full = None
-        self._counted = rows.stop
 
     def _chances(self, expectations: Floats, generated: Floats, reached: Floats, *, whole: bool) -> Floats:
         """That each row gets beyond these lengths; they may be whole tokens."""
@@ -376,20 +398,3 @@ class Outlook:
             look_up = expectation.chance_of_whole if whole else expectation.chance
             chance[which] = look_up(generated[which], reached[which])
         return chance
-
-    def _curve_of(self, lease: Lease, prompt: int, sequences: int, ends: Floats) -> Floats:
-        """The same for one request that has not begun; written out, since every decision computes it."""
-        demand, end = lease.ticket.demand, lease.ticket.demand.output_tokens_max
-        reach = np.minimum(ends, end)
-        most = blocks_of(self._layout, reach + prompt)
-        if sequences > 1:
-            most *= sequences
-        live = end + SLACK_TOKENS + prompt // PREFILL_TOKENS_PER_STEP
-        if live < ends[-1]:
-            most[int(ends.searchsorted(live)) + 1 :] = 0.0
-        chance = np.interp(reach, BIN_EDGES, self._expectations[self._expectation(lease)].cumulative)
-        np.negative(chance, out=chance)
-        np.exp(chance, out=chance)
-        curves = np.empty((3, len(ends)))
-        curves_of(most, chance, excess_blocks(self._layout, demand, prompt, sequences), out=curves)
-        return curves

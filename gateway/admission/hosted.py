@@ -60,8 +60,15 @@ class HostedAccount:
         """Whether requests may be sent to it now."""
         return self.standing.state(now) is BackendState.READY
 
-    def offer(self, ticket: Ticket, now: float) -> Offer | Lack:
-        """Whether its limits leave room for the request now."""
+    def offer(
+        self,
+        ticket: Ticket,
+        now: float,
+        *,
+        backlog: int = 1,  # noqa: ARG002  # asked as an engine is
+        contended: bool = False,  # noqa: ARG002
+    ) -> Offer | Lack:
+        """Whether its limits leave room for the request now; who else waits is nothing to it."""
         if self.wait_s(ticket, now) > 0:
             return Lack(Reason.HEADROOM, Holds.ALL)
         return Offer(self.name, self.tokens.level_share(now), spill=self.standing.spec.spill_only)

@@ -10,6 +10,7 @@ import enum
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from estimator.output_length import OutputForecast
 from gateway.admission.fit import Size, blocks_at, size_of
@@ -66,8 +67,7 @@ class Lease:
     @property
     def output(self) -> OutputForecast:
         """How long its answer is expected to get, as is known now."""
-        own = self.ticket.demand.output
-        return own if self.ticket.runs_to_max else self.pool.outputs.get(self.ticket.model, own)
+        return self.pool.output_of(self.ticket)
 
     @property
     def is_of_known_end(self) -> bool:
@@ -98,8 +98,7 @@ class Lease:
         return blocks_at(self.pool.capacity, self.ticket, generated)
 
 
-@dataclass(frozen=True, slots=True)
-class Release:
+class Release(NamedTuple):
     """A request that ended, and what it held then."""
 
     at: float
@@ -144,6 +143,11 @@ class Pool:
         """Whether nobody holds anything, as far as the ledger knows."""
         return not self.leases and not self.draining
 
+    def output_of(self, ticket: Ticket) -> OutputForecast:
+        """How long the answer is expected to get, as is known now."""
+        own = ticket.demand.output
+        return own if ticket.runs_to_max else self.outputs.get(ticket.model, own)
+
     def lend(self, ticket: Ticket, bound_tokens: int, now: float, size: Size | None = None) -> Lease:
         """Open a lease for a request that is being sent to this backend; its size if it is known already."""
         assert ticket.id not in self.leases, f"ticket {ticket.id} was sent twice"
@@ -151,15 +155,18 @@ class Pool:
         self.leases[ticket.id] = lease
         size, demand = size or size_of(self.capacity, ticket), ticket.demand
         self.sequences += lease.sequences
-        self.kv_tokens += lease.shown_tokens
+        self.kv_tokens += demand.n * demand.prompt_tokens
         if not ticket.streamed:
             self.inferred_tokens[ticket.id] = 0
         intervals_s, interval_s = self.intervals_s, ticket.token_interval_max_s
         intervals_s[interval_s] = intervals_s.get(interval_s, 0) + 1
         self._expect(lease, round(size.output_tokens))
-        lease.most_blocks = size.most
+        lease.most_blocks = final = size.most
         self.most_blocks += size.most
-        self._set_final(lease, size.most if bound_tokens == demand.output_tokens_max else lease.blocks_at(bound_tokens))
+        if bound_tokens != demand.output_tokens_max:
+            final = blocks_at(self.capacity, ticket, bound_tokens)
+        lease.final_blocks = final
+        self.final_blocks += final
         return lease
 
     def progress(self, lease: Lease, output_tokens: int, risk: float) -> None:
@@ -193,17 +200,19 @@ class Pool:
         """
         if lease.state is not LeaseState.ACTIVE:
             return False
-        sequences = lease.sequences
-        del self.leases[lease.ticket.id]
+        ticket, sequences, intervals_s = lease.ticket, lease.sequences, self.intervals_s
+        del self.leases[ticket.id]
         self.sequences -= sequences
         self.most_blocks -= lease.most_blocks
-        self.kv_tokens -= lease.shown_tokens + self.inferred_tokens.pop(lease.ticket.id, 0)
-        interval_s = lease.ticket.token_interval_max_s
-        self.intervals_s[interval_s] -= 1
-        if not self.intervals_s[interval_s]:
-            del self.intervals_s[interval_s]
+        self.kv_tokens -= lease.shown_tokens
+        if not ticket.streamed:
+            self.kv_tokens -= self.inferred_tokens.pop(ticket.id)
+        interval_s = ticket.token_interval_max_s
+        intervals_s[interval_s] -= 1
+        if not intervals_s[interval_s]:
+            del intervals_s[interval_s]
         lease.ended_at = now
-        lease.ended_blocks = lease.blocks_at(generated)
+        lease.ended_blocks = blocks_at(self.capacity, ticket, generated)
         if outcome.proves_memory_is_free:
             if outcome is not Outcome.NOT_SENT:
                 self._remember(Release(now, lease.started_at, sequences, lease.ended_blocks))
@@ -280,7 +289,7 @@ class Pool:
 
     def _expect(self, lease: Lease, tokens: int) -> None:
         lease.expected_tokens = tokens
-        self._charge_share(lease, lease.blocks_at(tokens))
+        self._charge_share(lease, blocks_at(self.capacity, lease.ticket, tokens))
 
     def _charge_share(self, lease: Lease, blocks: int) -> None:
         tenant = lease.ticket.tenant

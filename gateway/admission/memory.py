@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 
 from estimator.output_length import OutputForecast
@@ -15,6 +14,10 @@ from gateway.domain import Capacity, Outcome, Ticket
 
 AGE_MAX = 2.0
 """An outlook older than so many times its due age is refreshed before it is decided by."""
+SIZES_MAX = 32
+"""Requests whose sizes are kept."""
+NEAR_SHARE = 0.9
+"""Of a pool: from here on the next request may need a forecast."""
 
 
 @dataclass(slots=True, eq=False)
@@ -25,10 +28,8 @@ class Memory:
     limits: AdmissionLimits
     speed: Speed
     outlook: Outlook = field(init=False)
-    _sized: tuple[Ticket, fit.Size] | None = None
-    """The request that was looked at last: a decision looks at it several times."""
-    _is_tight: bool = False
-    """Whether there was no room for the last one that was tried."""
+    _sizes: dict[int, tuple[Ticket, fit.Size]] = field(default_factory=dict)
+    """By ticket id, of requests looked at lately: a decision looks at a few of them several times."""
     _is_asked: bool = False
     """Whether the outlook was looked at since its last refresh."""
 
@@ -59,26 +60,33 @@ class Memory:
     def resize(self, capacity: Capacity, now: float) -> None:
         """The engine describes its pool anew."""
         self.pool.resize(capacity)
-        self._sized = None
+        self._sizes.clear()
         self.outlook = outlook_of(self.pool, self.limits.z, now, self.speed.known_or_slow)
 
     def turn(self, limits: AdmissionLimits, now: float) -> None:
         """Other settings from now on; what was lent stays lent."""
-        self.limits, self._sized = limits, None
+        self.limits = limits
+        self._sizes.clear()
         self.outlook = outlook_of(self.pool, limits.z, now, self.speed.known_or_slow)
 
     def keep_fresh(self, now: float) -> None:
-        """Refresh the outlook if somebody looks at it; to be called when nobody waits for an answer."""
-        if self._is_asked and self.outlook.age(now) > 1.0:
+        """Bring the outlook up to date if somebody looks at it, or may soon; for moments when nobody waits for it."""
+        if not self._is_asked and self.pool.most_blocks <= NEAR_SHARE * self.pool.capacity.blocks:
+            return
+        if self.outlook.age(now) > 1.0:
             self._refresh(now)
+        else:
+            self.outlook.settle(now)
 
     # What may be given out
 
     def size(self, ticket: Ticket) -> fit.Size:
         """What a request means here."""
-        sized = self._sized
+        sized = self._sizes.get(ticket.id)
         if sized is None or sized[0] is not ticket:
-            sized = self._sized = ticket, fit.size_of(self.pool.capacity, ticket)
+            if len(self._sizes) >= SIZES_MAX:
+                self._sizes.clear()
+            sized = self._sizes[ticket.id] = ticket, fit.size_of(self.pool.capacity, ticket)
         return sized[1]
 
     def need_blocks(self, ticket: Ticket) -> int:
@@ -107,7 +115,6 @@ class Memory:
         if most <= allowed:
             return (allowed - most) / blocks
         peak = self._peak_with(ticket, allowed, now)
-        self._is_tight = peak > allowed
         return (allowed - peak) / blocks - 1.0 if peak <= allowed else None
 
     def is_over_share(self, ticket: Ticket) -> bool:
@@ -116,23 +123,22 @@ class Memory:
         more = fit.blocks_at(self.pool.capacity, ticket, int(self.size(ticket).steps))
         return held > 0 and held + more > ticket.kv_share * self.pool.capacity.blocks
 
-    def steps_until(self, ticket: Ticket, need: int, free: int, now: float) -> float:
-        """Engine steps until there is room for a request that needs so many blocks, as a rule."""
-        steps = self._looked_at(now).tokens_until(need, free, now)
+    def steps_until(self, ticket: Ticket, need: int, free: int, now: float, *, at_most: bool = False) -> float:
+        """Engine steps until there is room for a request that needs so many blocks, as a rule; or a bound of it."""
+        steps = self._looked_at(now).tokens_until(need, free, now, at_most=at_most)
         over = self.pool.sequences + ticket.demand.sequences - self.pool.capacity.sequences_max
         return max(steps, self.size(ticket).steps * over / self.pool.capacity.sequences_max) if over > 0 else steps
 
     # Parts
 
     def _peak_with(self, ticket: Ticket, allowed: int, now: float) -> float:
-        """Most blocks with one more request; where that is more than allowed, perhaps only that it is."""
+        """Most blocks with one more request; infinite, or any number above, where that is more than allowed."""
         if self.pool.capacity.overflow_is_fatal:
             # No bet on who ends before whom: a forecast that errs by a few tokens would cost everybody's answer.
             return self.pool.final_blocks + self.need_blocks(ticket)
-        trial, outlook, draining = Lease(ticket, self.pool, now, 0), self._looked_at(now), self.pool.draining_blocks
-        if self._is_tight and outlook.surely_exceeds(trial, allowed - draining, now):
-            return math.inf
-        return outlook.peak_with(trial, now) + draining
+        draining = self.pool.draining_blocks
+        output = self.pool.output_of(ticket)
+        return self._looked_at(now).peak_with(ticket.demand, output, now, allowed - draining) + draining
 
     def _looked_at(self, now: float) -> Outlook:
         """The outlook, fresh enough to decide by. Mostly reports of progress have kept it so."""

@@ -20,7 +20,7 @@ class Openings:
     """What is open during one walk along a line."""
 
     accounts: list[Account]
-    """Ready ones of the line's model that nobody holds up yet."""
+    """Ready ones of the line's model that nobody holds up yet. The list may be the roster's own: it is not changed."""
     held_by_tenant: set[tuple[str, str]] = field(default_factory=set)
     """Backend and tenant."""
 
@@ -36,10 +36,14 @@ class Openings:
 
     def hold(self, ticket: Ticket, lacks: dict[str, Lack]) -> Reason:
         """Close what those behind a request that must wait may not use; returns what it waits for."""
-        held = {name for name, lack in lacks.items() if lack.holds is Holds.ALL}
-        self.held_by_tenant |= {(name, ticket.tenant) for name, lack in lacks.items() if lack.holds is Holds.TENANT}
-        limited = any((account.name, ticket.tenant) in self.held_by_tenant for account in self.accounts)
-        self.accounts = [account for account in self.accounts if account.name not in held]
+        open_, tenant, limited = self.accounts, ticket.tenant, False
+        for name, lack in lacks.items():
+            if lack.holds is Holds.ALL:
+                self.accounts = [account for account in self.accounts if account.name != name]
+            elif lack.holds is Holds.TENANT:
+                self.held_by_tenant.add((name, tenant))
+        if self.held_by_tenant:
+            limited = any((account.name, tenant) in self.held_by_tenant for account in open_)
         return Reason.TENANT_LIMIT if limited else Reason.HEADROOM
 
 
@@ -55,17 +59,16 @@ def ask(
         depth: requests that wait for its model, this one included.
         contended: whether several tenants wait for its model.
     """
-    engines = 1 if len(accounts) == 1 else sum([isinstance(account, EngineAccount) for account in accounts])
-    backlog = -(-depth // max(1, engines))
+    if len(accounts) == 1:
+        answer = accounts[0].offer(ticket, now, backlog=depth, contended=contended)
+        return (answer, {}) if isinstance(answer, Offer) else (None, {accounts[0].name: answer})
+    backlog = -(-depth // max(1, sum([isinstance(account, EngineAccount) for account in accounts])))
     offers: list[Offer] = []
     lacks: dict[str, Lack] = {}
     for account in accounts:
-        if isinstance(account, EngineAccount):
-            answer = account.offer(ticket, now, backlog=backlog, contended=contended)
-        else:
-            answer = account.offer(ticket, now)
+        answer = account.offer(ticket, now, backlog=backlog, contended=contended)
         if isinstance(answer, Offer):
             offers.append(answer)
         else:
             lacks[account.name] = answer
-    return offers[0] if len(offers) == 1 else choose(offers), lacks
+    return choose(offers), lacks

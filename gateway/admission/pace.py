@@ -149,14 +149,15 @@ class Pace:
 
     def step_limit_s(self, interval_max_s: float) -> float:
         """How long predicted steps may get; without a limit where the engine alone is too slow already."""
-        if self.times.base_s >= interval_max_s:
+        base_s = self.times.base_s
+        if base_s >= interval_max_s:
             return math.inf
-        return max(INTERVAL_SHARE * self.tightness * interval_max_s, self.times.base_s)
+        return max(INTERVAL_SHARE * self.tightness * interval_max_s, base_s)
 
     def spare(self, interval_max_s: float, sequences: int, kv_tokens: float) -> float:
         """Part of the engine's time that prompts may take; nothing, or less, if steps are too long already."""
         limit = self.step_limit_s(interval_max_s)
-        return 1.0 if math.isinf(limit) else 1.0 - self.times.step_s(sequences, kv_tokens) / limit
+        return 1.0 if limit == math.inf else 1.0 - self.times.step_s(sequences, kv_tokens) / limit
 
     @property
     def is_known(self) -> bool:
@@ -165,13 +166,15 @@ class Pace:
 
     def turn_s(self, now: float, spare: float) -> float:
         """Seconds until another prompt may be sent; 0 if one may be sent now."""
-        return max(0.0, -self._burst_s(now, spare)) / max(READING_SHARE_LEAST, spare)
+        left_s = self._burst_s(now, spare)
+        return 0.0 if left_s >= 0.0 else -left_s / max(READING_SHARE_LEAST, spare)
 
     def first_token_s(
         self, prompt_tokens: int, sequences: int, kv_tokens: float, now: float, limit_s: float = math.inf
     ) -> float:
         """Predicted seconds until the first token of a prompt that is sent now; it may take `limit_s`."""
-        self._forget_silent(now)
+        if self.reading:
+            self._forget_silent(now)
         step_s = self.times.step_s(sequences, kv_tokens)
         work = self.reading_tokens + prompt_tokens
         if self.reading:
@@ -205,11 +208,12 @@ class Pace:
 
     def _burst_s(self, now: float, spare: float) -> float:
         spare = max(READING_SHARE_LEAST, spare)
-        if self.burst_at == -math.inf:
-            return BURST_S * spare
+        most_s, left_s = BURST_S * spare, self.burst_s + (now - self.burst_at) * spare
+        if left_s >= most_s:
+            return most_s
         # What has been read holds nobody up, however long it was thought to take.
         owed_s = self.reading_tokens * self.times.prompt_token_s
-        return min(BURST_S * spare, max(-owed_s, self.burst_s + (now - self.burst_at) * spare))
+        return max(-owed_s, left_s)
 
     def _restart(self, now: float) -> None:
         self._since, self._steps, self._weighted, self._unseen_tokens = now, 0.0, (0.0, 0.0), 0

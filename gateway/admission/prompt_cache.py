@@ -54,9 +54,10 @@ class PromptCache:
         predicted = self._predicted.pop(ticket_id, 0) if self._predicted else 0
         if usage is None or not usage.prompt_tokens:
             return
-        cached = min(usage.cached_prompt_tokens, usage.prompt_tokens)
-        expected = min(predicted * self.trust.share, usage.prompt_tokens - 1)
-        uncached = min(1.0, (usage.prompt_tokens - cached) / (usage.prompt_tokens - expected))
+        tokens, cached = usage.prompt_tokens, min(usage.cached_prompt_tokens, usage.prompt_tokens)
+        uncached = (tokens - cached) / tokens
+        if predicted:
+            uncached = min(1.0, (tokens - cached) / (tokens - min(predicted * self.trust.share, tokens - 1)))
         self.uncached_share += CACHE_GAIN * (uncached - self.uncached_share)
         self.trust.answered(predicted, cached)
 

@@ -9,6 +9,7 @@ waited so long as the handicap of its class: from then on it stands among the mo
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -31,11 +32,15 @@ HEAP_SLACK = 64
 """Entries of the heap of deadlines that may be out of date before it is cleaned up."""
 ROWS_MIN = 16
 ROUNDING = 1 + 1e-9
+NEAR = 1e-12
+"""Scores that lie no further apart than this part of what they are reckoned from may change places by rounding."""
 _AT_ZERO, _PER_S, _READY, _BEHIND, _WORK = range(5)
 """Columns of a line. A score falls evenly, from what it would have been at second 0; until a request's handicap is
 made good it stands behind, with another."""
 
 Floats = NDArray[np.float64]
+Row = tuple[float, float, float, float]
+"""The first four of a line's columns."""
 
 
 @dataclass(slots=True, eq=False)
@@ -48,6 +53,8 @@ class Waiting:
     """Seconds of its engine that it is expected to take: orders the queue. To be set before it is pushed."""
     lack: Reason = Reason.HEADROOM
     """What it was last seen to wait for."""
+    row: Row = (0.0, 0.0, 0.0, 0.0)
+    """What its place in the line depends on; set when it is pushed."""
     _work: float | None = None
 
     @property
@@ -57,9 +64,8 @@ class Waiting:
             self._work = work_token_steps(self.ticket)
         return self._work
 
-    @property
-    def row(self) -> tuple[float, float, float, float]:
-        """What its place in the line depends on."""
+    def reckoned(self) -> Row:
+        """Its row, of what is known of it now."""
         ticket, arrived_at, cost_s = self.ticket, self.arrived_at, self.cost_s
         priority = ticket.priority
         patience_s = max(PATIENCE_LEAST_S, min(ticket.deadline - arrived_at, PATIENCE_MAX_S))
@@ -68,9 +74,29 @@ class Waiting:
         return cost_s + per_s * ready_at, per_s, ready_at, cost_s + CLASS_COST_S * priority
 
     def score(self, now: float) -> float:
-        """As `Line.scores` has it."""
-        at_zero, per_s, ready_at, behind = self.row
-        return behind if now < ready_at else max(at_zero - per_s * now, 0.0)
+        """What `Line.scores` would have if it were pushed now."""
+        return score_of(self.reckoned(), now)
+
+    def precedes(self, other: Waiting, now: float) -> bool:
+        """Whether it would go before one that is in line, if it were pushed now."""
+        return self.score(now) < score_of(other.row, now)
+
+
+def score_of(row: Row, now: float) -> float:
+    """One of `Line.scores`."""
+    at_zero, per_s, ready_at, behind = row
+    return behind if now < ready_at else max(at_zero - per_s * now, 0.0)
+
+
+def behind_until(row: Row, gap: float, ahead: Row, now: float) -> float:
+    """Up to when a row that stands behind another by so much now surely stays there: scores never rise."""
+    at_zero, per_s, ready_at, _ = row
+    if now < ready_at:
+        return math.nextafter(ready_at, -math.inf)
+    gap -= NEAR * (at_zero + ahead[_AT_ZERO])
+    if gap <= 0.0:
+        return now
+    return now + gap / per_s if per_s > 0.0 else math.inf
 
 
 class Line:
@@ -87,14 +113,21 @@ class Line:
         self._scores: Floats | None = None
         """As of `_scored_at`; None after a change."""
         self._scored_at = 0.0
+        self._first = self._compared = 0
+        """Place of who goes first among so many, from `_first_from` to `_first_until`."""
+        self._first_from, self._first_until = math.inf, -math.inf
 
     def push(self, waiting: Waiting) -> None:
         """Let a request wait."""
         count = len(self.waiting)
         if count == self._table.shape[1]:
             self._table = np.concatenate((self._table, np.zeros_like(self._table)), axis=1)
-        self._table[:, count] = *waiting.row, waiting.work
-        self.total_work += waiting.work
+        table, row, work = self._table, waiting.reckoned(), waiting.work
+        waiting.row = row
+        # One by one: to make an array of them first takes several times as long.
+        table[_AT_ZERO, count], table[_PER_S, count], table[_READY, count], table[_BEHIND, count] = row
+        table[_WORK, count] = work
+        self.total_work += work
         self.waiting.append(waiting)
         self._handicapped += waiting.ticket.priority is not Priority.INTERACTIVE
         self._scores = None
@@ -110,7 +143,13 @@ class Line:
             self._table[:, place:last] = self._table[:, place + 1 : last + 1]
         self.total_work -= waiting.work
         self._handicapped -= waiting.ticket.priority is not Priority.INTERACTIVE
-        self._scores = None
+        self._compared -= place < self._compared
+        if place == self._first:
+            self._first_from = math.inf
+        elif place < self._first:
+            self._first -= 1
+        # Mostly it is the last, which was let in only to be turned away: the others stand as they stood.
+        self._scores = self._scores[:last] if self._scores is not None and place == last else None
         tenant = waiting.ticket.tenant
         self.tenants[tenant] -= 1
         if not self.tenants[tenant]:
@@ -127,6 +166,45 @@ class Line:
                 scores = np.where(table[_READY] > now, table[_BEHIND], scores)
             self._scores, self._scored_at = scores, now
         return self._scores
+
+    def first(self, now: float) -> int:
+        """Place of who goes first in a line that is not empty: the first that has the least of `scores`."""
+        waiting = self.waiting
+        if not self._first_from <= now <= self._first_until:
+            scores = self.scores(now)
+            self._first, self._compared = int(scores.argmin()), len(waiting)
+            # Whoever was found goes mostly at once. Only for one who stays it is worth to know how long.
+            is_known = self._first_from < math.inf
+            self._first_from, self._first_until = now, self._first_stays_until(scores, now) if is_known else now
+        while self._compared < len(waiting):
+            place, self._compared = self._compared, self._compared + 1
+            first, newcomer = waiting[self._first].row, waiting[place].row
+            gap = score_of(newcomer, now) - score_of(first, now)
+            if gap < 0.0:
+                self._first, first, newcomer, gap = place, newcomer, first, -gap
+            self._first_from = now
+            self._first_until = min(self._first_until, behind_until(newcomer, gap, first, now))
+        return self._first
+
+    def _first_stays_until(self, scores: Floats, now: float) -> float:
+        """Up to when nobody overtakes who is first: scores fall evenly, each as fast as it does now, down to zero."""
+        first, table = self._first, self._table[:, : len(scores)]
+        at_zero, ready = table[_AT_ZERO], table[_READY]
+        falls = np.where((scores > 0.0) & (ready <= now), table[_PER_S], 0.0)
+        waits = ready[ready > now]
+        until = math.nextafter(float(waits.min()), -math.inf) if len(waits) else math.inf
+        gaps = scores - scores[first]
+        gaps -= NEAR * (at_zero + at_zero[first])
+        if falls[first] > 0.0:
+            # Where it stops falling, those behind it come on.
+            closing, left = falls - falls[first], scores[first] - 2 * NEAR * at_zero[first]
+            until = min(until, now + max(0.0, float(left / falls[first])))
+        else:
+            closing = falls
+        if ((gaps <= 0.0) & (closing != 0.0)).any():
+            return now
+        nearing = closing > 0.0
+        return min(until, now + float((gaps[nearing] / closing[nearing]).min(initial=math.inf)))
 
     def work(self) -> Floats:
         """Of each, as expected when it came."""
@@ -174,33 +252,32 @@ class Queue:
         return waiting
 
     def line(self, model: str, now: float) -> Iterator[Waiting]:
-        """Who waits for a model, in order, as of now. The queue may change while it is walked."""
+        """Who waits for a model, in order, as of now. The queue must not change before the second is asked for."""
         line = self.by_model.get(model)
         if line is None:
             return
-        waiting = line.waiting.copy()
-        scores = line.scores(now)
         # Mostly only the first is asked for.
-        first = int(scores.argmin())
-        yield waiting[first]
-        for place in np.argsort(scores, kind="stable"):
-            if place != first:
+        first = line.waiting[line.first(now)]
+        yield first
+        waiting = line.waiting.copy()
+        for place in np.argsort(line.scores(now), kind="stable"):
+            if waiting[place] is not first:
                 yield waiting[place]
 
     def head(self, model: str, now: float) -> Waiting:
         """Who is next in a line that is not empty."""
         line = self.by_model[model]
-        return line.waiting[int(line.scores(now).argmin())]
+        return line.waiting[line.first(now)]
 
     def depth(self, model: str) -> int:
         """How many wait for a model."""
         line = self.by_model.get(model)
         return len(line.waiting) if line is not None else 0
 
-    def is_contended(self, model: str) -> bool:
-        """Whether more than one tenant waits for a model."""
+    def is_contended(self, model: str, tenant: str | None = None) -> bool:
+        """Whether more than one tenant waits for a model; or would, if one of this tenant came."""
         line = self.by_model.get(model)
-        return line is not None and len(line.tenants) > 1
+        return line is not None and (len(line.tenants) > 1 or (tenant is not None and tenant not in line.tenants))
 
     def ahead_of(self, waiting: Waiting, now: float) -> tuple[int, float]:
         """How many of its model go before a request, whether it waits or not, and how much work they are."""
@@ -215,7 +292,7 @@ class Queue:
             ahead[:place] = scores[:place] <= scores[place]
         else:
             ahead = scores <= waiting.score(now)
-        return int(np.count_nonzero(ahead)), float(line.work() @ ahead)
+        return int(np.count_nonzero(ahead)), float(line.work().dot(ahead))
 
     def work_of(self, model: str) -> float:
         """Work of all who wait for a model; never less than what is ahead of any."""

@@ -71,12 +71,14 @@ def refusal(
     """
     if reason is Reason.TOO_LARGE:
         return _too_large(waiting, roster, now)
+    engines = roster.engines_of(waiting.ticket)
+    largest = _largest(engines)
     return Refusal(
-        reason=reason,
-        retry_after_s=own.retry_after_s if own else _retry_after_s(waiting, roster, ahead[1], promises, now),
-        need_tokens=need_tokens(waiting.ticket, roster),
-        headroom_tokens=_headroom_tokens(waiting, roster, now),
-        capacity_tokens=max((engine.capacity.tokens for engine in roster.engines_of(waiting.ticket)), default=0),
+        reason,
+        own.retry_after_s if own else _retry_after_s(waiting, engines, roster, ahead[1], promises, now),
+        _need_tokens(waiting.ticket, largest),
+        _headroom_tokens(engines, now),
+        largest.capacity.tokens if largest is not None else 0,
         requests_ahead=ahead[0],
         waited_s=now - waiting.arrived_at,
         tenant_limit=own.key if own else "",
@@ -100,7 +102,7 @@ class Needs:
             if ticket.excluded:
                 return need_tokens(ticket, roster)
             if ticket.model not in pools:
-                engine = _largest(ticket, roster)
+                engine = _largest(roster.engines_of(ticket))
                 pools[ticket.model] = None if engine is None else engine.capacity
             capacity = pools[ticket.model]
             if capacity is None:
@@ -119,22 +121,27 @@ def wait_s(
 ) -> float | None:
     """Predicted seconds until the first backend has room; None where there is nothing to predict from."""
     ticket = waiting.ticket
+    providers = [] if engines_only else roster.providers_of(ticket)
     engines = [engine for engine in roster.engines_of(ticket) if engine.could_fit(ticket)]
-    work = ahead_work / max(1, len(engines))
-    waits = [engine.wait_s(ticket, work, now) for engine in engines]
-    if not engines_only:
-        waits += [provider.wait_s(ticket, now) for provider in roster.providers_of(ticket)]
-    return min(waits, default=None)
+    if len(engines) == 1 and not providers:
+        return engines[0].wait_s(ticket, ahead_work, now)
+    waits = [engine.wait_s(ticket, ahead_work / len(engines), now) for engine in engines]
+    return min(waits + [provider.wait_s(ticket, now) for provider in providers], default=None)
 
 
 def need_tokens(ticket: Ticket, roster: Roster) -> int:
     """KV tokens that it is predicted to hold at its end, on the largest backend that may take it."""
-    engine = _largest(ticket, roster)
+    return _need_tokens(ticket, _largest(roster.engines_of(ticket)))
+
+
+def _need_tokens(ticket: Ticket, engine: EngineAccount | None) -> int:
     return engine.need_blocks(ticket) * engine.capacity.layout.block_tokens if engine is not None else 0
 
 
-def _largest(ticket: Ticket, roster: Roster) -> EngineAccount | None:
-    return max(roster.engines_of(ticket), key=lambda engine: engine.capacity.tokens, default=None)
+def _largest(engines: list[EngineAccount]) -> EngineAccount | None:
+    if len(engines) == 1:
+        return engines[0]
+    return max(engines, key=lambda engine: engine.capacity.tokens, default=None)
 
 
 def _too_large(waiting: Waiting, roster: Roster, now: float) -> Refusal:
@@ -143,25 +150,31 @@ def _too_large(waiting: Waiting, roster: Roster, now: float) -> Refusal:
     return Refusal(
         reason=Reason.TOO_LARGE,
         need_tokens=need,
-        headroom_tokens=_headroom_tokens(waiting, roster, now),
+        headroom_tokens=_headroom_tokens(roster.engines_of(waiting.ticket), now),
         capacity_tokens=capacity,
         largest_max_tokens=max(0, largest),
         waited_s=now - waiting.arrived_at,
     )
 
 
-def _headroom_tokens(waiting: Waiting, roster: Roster, now: float) -> int:
-    engines = roster.engines_of(waiting.ticket)
-    return max((engine.headroom_blocks(now) * engine.capacity.layout.block_tokens for engine in engines), default=0)
+def _headroom_tokens(engines: list[EngineAccount], now: float) -> int:
+    return max([engine.headroom_blocks(now) * engine.capacity.layout.block_tokens for engine in engines], default=0)
 
 
-def _retry_after_s(waiting: Waiting, roster: Roster, ahead_work: float, promises: Promises, now: float) -> float:
+def _retry_after_s(
+    waiting: Waiting,
+    engines: list[EngineAccount],
+    roster: Roster,
+    ahead_work: float,
+    promises: Promises,
+    now: float,
+) -> float:
     ticket = waiting.ticket
     predicted = wait_s(waiting, roster, ahead_work, now)
     base = RETRY_UNKNOWN_S
     if predicted is not None:
-        rates = [engine.serve_s(waiting.work, now) for engine in roster.engines_of(ticket) if engine.is_ready(now)]
-        serve_s = 1 / sum(1 / seconds for seconds in rates) if rates else 0.0
+        rates = [1 / engine.serve_s(waiting.work, now) for engine in engines if engine.is_ready(now)]
+        serve_s = 1 / sum(rates) if rates else 0.0
         base = max(predicted + promises.make(ticket.model, serve_s, now), RETRY_MIN_S)
     # Clients that were refused together must not come back together. The golden ratio spreads successive ids evenly.
     return base * (1 + JITTER_SHARE * (ticket.id * GOLDEN_RATIO % 1))

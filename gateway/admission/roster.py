@@ -21,7 +21,7 @@ from gateway.admission.hosted import HostedAccount
 from gateway.admission.limits import AdmissionLimits
 from gateway.admission.snapshot import BackendSnapshot, TenantSnapshot
 from gateway.admission.standing import Standing
-from gateway.domain import BackendSpec, Ticket
+from gateway.domain import BackendSpec, ServedModel, Ticket
 from gateway.routing.breaker import ALONE_MIN, FAILED_MIN, NEVER, BreakerState
 
 Account = EngineAccount | HostedAccount
@@ -54,6 +54,7 @@ class Roster:
     """When the next of those that failed is to be tried again."""
     _served: dict[str, Served] = field(default_factory=dict)
     _models: frozenset[str] | None = None
+    _shown: dict[str, ServedModel] = field(default_factory=dict)
 
     def of(self, model: str) -> Served:
         """Who serves a model. Kept until `changed`, which whoever tells an account of something must call."""
@@ -74,6 +75,7 @@ class Roster:
         """A backend may serve other models now, or have another pool, or be up or down."""
         self._served.clear()
         self._models = None
+        self._shown.clear()
 
     def failed(self, account: Account, ticket_id: int, request: bytes, now: float) -> bool:
         """A backend failed a request; returns whether nothing more is sent there for now."""
@@ -168,16 +170,23 @@ class Roster:
 
     def could_fit(self, ticket: Ticket) -> bool:
         """Whether any backend could ever take the request, be it empty."""
-        return bool(self.providers_of(ticket)) or any(engine.could_fit(ticket) for engine in self.engines_of(ticket))
+        for engine in self.engines_of(ticket):
+            if engine.could_fit(ticket):
+                return True
+        return bool(self.providers_of(ticket))
 
     def largest_for(self, ticket: Ticket) -> tuple[EngineAccount | None, int]:
         """The engine that would take the request with the largest output, and that; -1 if its prompt fits none."""
         outputs = [(engine, fit.largest_output(engine.capacity, ticket)) for engine in self.engines_of(ticket)]
         return max(outputs, key=lambda pair: pair[1], default=(None, -1))
 
-    def context_tokens(self, model: str) -> int | None:
-        """Longest prompt plus output that any own engine takes for the model; None if none has said."""
-        return self.of(model).context_tokens
+    def served(self, model: str) -> ServedModel | None:
+        """What others need to know of a model; None if no backend has said that it serves it. Kept until `changed`."""
+        shown = self._shown.get(model)
+        if shown is None and model in self.models():
+            served = self.of(model)
+            shown = self._shown[model] = ServedModel(len(served.engines), served.context_tokens)
+        return shown
 
     def models(self) -> frozenset[str]:
         """Models that any backend has said it serves. Kept until `changed`."""

@@ -47,15 +47,20 @@ class Serving:
         """Send a request if it can go; else let it wait, or turn it away where that is of no use."""
         model = waiting.ticket.model
         commands: list[Command] = []
-        if not self._queue.depth(model):
+        is_alone = model not in self._queue.by_model
+        if is_alone:
             openings = self._openings(model, now)
             if openings.accounts and (command := self._sent(waiting, openings, now)) is not None:
                 return [command]
-            self._push(waiting)
             if not openings.accounts:
                 self.stuck[model] = waiting.ticket.id, False
-        else:
-            self._push(waiting)
+            if len(self._queue) >= self.limits.queue_requests_max and not self.limits.observe:
+                return [self.turn_away(waiting, self._reason_if_full(waiting), now)]
+        waiting.cost_s = self._roster.cost_s(waiting.ticket)
+        if not is_alone and self._is_shut_out(waiting, now):
+            return [self.turn_away(waiting, self._reason_if_full(waiting), now)]
+        self._queue.push(waiting)
+        if not is_alone:
             commands = self._serve(model, now)
         if waiting in self._queue and (reason := self._no_use_waiting(waiting, now)) is not None:
             commands.append(self.turn_away(waiting, reason, now))
@@ -73,9 +78,13 @@ class Serving:
             commands += self._serve(model, now)
         return commands
 
-    def _push(self, waiting: Waiting) -> None:
-        waiting.cost_s = self._roster.cost_s(waiting.ticket)
-        self._queue.push(waiting)
+    def _is_shut_out(self, waiting: Waiting, now: float) -> bool:
+        """Whether the queue is full, and it would stand behind one for which there is no room: it need not try."""
+        model, queue = waiting.ticket.model, self._queue
+        if len(queue.by_id) < self.limits.queue_requests_max or self.limits.observe or model not in self.stuck:
+            return False
+        head, contended = queue.head(model, now), queue.is_contended(model, waiting.ticket.tenant)
+        return self.stuck[model] == (head.ticket.id, contended) and not waiting.precedes(head, now)
 
     def _serve(self, model: str, now: float) -> list[Command]:
         """Send whoever can go, in order; see `openings` for who holds up whom."""
@@ -90,33 +99,41 @@ class Serving:
         if stuck is not None and stuck == (self._queue.head(model, now).ticket.id, contended):
             return None
         openings = self._openings(model, now)
+        if not openings.accounts:
+            return None
         for waiting in self._queue.line(model, now):
-            if not openings.accounts or stuck == (waiting.ticket.id, contended):
+            if stuck == (waiting.ticket.id, contended):
                 return None
             if (command := self._sent(waiting, openings, now)) is not None:
                 return command
             if not openings.accounts:
                 self.stuck[model] = waiting.ticket.id, contended
+                return None
         return None
 
     def _openings(self, model: str, now: float) -> Openings:
-        return Openings([account for account in self._roster.serving(model) if account.is_ready(now)])
+        accounts = self._roster.serving(model)
+        if len(accounts) == 1 and accounts[0].is_ready(now):
+            return Openings(accounts)
+        return Openings([account for account in accounts if account.is_ready(now)])
 
     def _sent(self, waiting: Waiting, openings: Openings, now: float) -> Command | None:
         """Send one that stands in line, or would be alone in it; None if there is no place: what it lacks is noted."""
-        ticket = waiting.ticket = fit.priced(waiting.ticket, self.forecasts.get(waiting.ticket.model))
+        ticket = waiting.ticket
+        output = self.forecasts.get(ticket.model)
+        if output is not ticket.demand.output:
+            ticket = waiting.ticket = fit.priced(ticket, output)
         if self.tenants.is_full(ticket):
             waiting.lack = openings.hold(ticket, {account.name: FULL for account in openings.accounts})
             return None
         contended = ticket.kv_share < 1 and self._queue.is_contended(ticket.model)
         depth = self._queue.depth(ticket.model) or 1
         best, lacks = ask(ticket, openings.for_ticket(ticket), now, depth=depth, contended=contended)
-        if best is not None and best.spill and self._better_waits(waiting, now):
-            best = None
-        if best is None:
+        if best is None or (best.spill and self._better_waits(waiting, now)):
             waiting.lack = openings.hold(ticket, lacks)
             return None
-        self._queue.pop(ticket.id)
+        if ticket.id in self._queue.by_id:
+            self._queue.pop(ticket.id)
         if best.late and not self.limits.observe:
             return self.turn_away(waiting, Reason.QUEUE_TIMEOUT, now)
         reason = Reason.OK_AFTER_WAIT if now > waiting.arrived_at else Reason.OK
@@ -137,8 +154,9 @@ class Serving:
         kv_tokens = 0
         account = self._roster.find(offer.backend)
         if isinstance(account, EngineAccount):
-            backlog = -(-(1 + self._queue.depth(ticket.model)) // len(self._roster.engines_of(ticket)))
-            lease = account.admit(ticket, now, backlog=backlog)
+            depth = self._queue.depth(ticket.model)
+            backlog = -(-(1 + depth) // len(self._roster.engines_of(ticket))) if depth else 1
+            lease = account.admit(ticket, now, backlog=backlog, offer=offer)
             self.at_engine[ticket.id] = account, lease
             kv_tokens = lease.final_blocks * lease.pool.capacity.layout.block_tokens
         else:
@@ -154,7 +172,7 @@ class Serving:
         if self.limits.observe:
             return waiting.lack
         if len(self._queue) > self.limits.queue_requests_max:
-            return Reason.QUEUE_FULL if self.limits.queue_requests_max else waiting.lack
+            return self._reason_if_full(waiting)
         if self.tenants.is_crowded(waiting.ticket):
             return Reason.TENANT_LIMIT
         bearable_s = HOPELESS_FACTOR * max(0.0, waiting.ticket.deadline - now)
@@ -164,17 +182,23 @@ class Serving:
         predicted = wait_s(waiting, self._roster, self._queue.ahead_of(waiting, now)[1], now)
         return waiting.lack if predicted is not None and predicted > bearable_s else None
 
+    def _reason_if_full(self, waiting: Waiting) -> Reason:
+        """A line in which nobody may wait is not full."""
+        return Reason.QUEUE_FULL if self.limits.queue_requests_max else waiting.lack
+
     def turn_away(self, waiting: Waiting, reason: Reason, now: float) -> Command:
         """Refuse; or in observe mode send it all the same, with the reason an enforcing gateway would have had."""
-        ticket = waiting.ticket
-        self._queue.pop(ticket.id)
+        ticket, queue = waiting.ticket, self._queue
+        if ticket.id in queue.by_id:
+            queue.pop(ticket.id)
         if self.limits.observe and reason not in (Reason.SHUTDOWN, Reason.NO_BACKEND):
             serving = self._roster.serving(ticket.model)
             usable = [account for account in serving if account.is_usable(now) and account.name not in ticket.excluded]
             if (best := choose(account.anyway(now) for account in usable)) is not None:
                 return self._admit(waiting, best, reason, now)
         # A retry stands in line as of then, whatever it had waited before.
-        ahead = self._queue.ahead_of(Waiting(ticket, now, waiting.cost_s), now)
+        is_first = ticket.model not in queue.by_model
+        ahead = (0, 0.0) if is_first else queue.ahead_of(Waiting(ticket, now, waiting.cost_s), now)
         own = self.tenants.limit_reached(ticket, now) if reason is Reason.TENANT_LIMIT else None
         self.tenants.ended(ticket.id, Outcome.NOT_SENT, None, now)
         return Refuse(ticket.id, refusal(waiting, reason, self._roster, ahead, self._promises, now, own))

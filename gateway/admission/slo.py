@@ -41,4 +41,7 @@ DEFAULTS = (
 
 def slo_for(slos: Sequence[Slo], model: str, priority: Priority) -> Slo:
     """The first that speaks of such requests; `DEFAULTS` come after those given."""
-    return next(slo for slo in (*slos, *DEFAULTS) if slo.is_for(model, priority))
+    for slo in (*slos, *DEFAULTS):
+        if slo.is_for(model, priority):
+            return slo
+    raise AssertionError("the last of the defaults speaks of all")

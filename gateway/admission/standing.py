@@ -115,4 +115,4 @@ class Speed:
     @property
     def known_or_slow(self) -> float:
         """The learned speed, or the guess."""
-        return self.tokens_per_s or SPEED_UNKNOWN_TOKENS_PER_S
+        return self.tokens / self.seconds if self.seconds else SPEED_UNKNOWN_TOKENS_PER_S

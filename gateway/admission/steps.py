@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from estimator.demand import Demand
+
 BASE_S = 0.02
 SEQUENCE_S = 0.0
 KV_TOKEN_S = 50e-9
@@ -27,6 +29,8 @@ SEQUENCES_UNIT, KV_UNIT, PROMPT_UNIT = 64.0, 131_072.0, 1024.0
 SIZE = 4
 PRIOR = (BASE_S, SEQUENCE_S * SEQUENCES_UNIT, KV_TOKEN_S * KV_UNIT, PROMPT_TOKEN_S * PROMPT_UNIT)
 PROMPT_TOKEN_LEAST_S = 1e-8
+SHARED_BY = 200
+"""Sequences that share what a step costs whatever runs, where a request's part in it is reckoned."""
 
 
 @dataclass(slots=True)
@@ -44,6 +48,12 @@ class StepTimes:
     def step_s(self, sequences: int, kv_tokens: float) -> float:
         """Seconds of a step in which so many sequences generate, holding so many tokens together."""
         return self.base_s + self.sequence_s * sequences + self.kv_token_s * kv_tokens
+
+    def request_s(self, demand: Demand, unread_tokens: int, steps: float) -> float:
+        """Seconds that a request takes: to read so much of its prompt, and its part of each of so many steps."""
+        held = demand.n * demand.prompt_tokens + demand.sequences * steps / 2
+        per_step = demand.sequences * (self.prompt_token_s + self.base_s / SHARED_BY) + held * self.kv_token_s
+        return unread_tokens * self.prompt_token_s + steps * per_step
 
     def learn(self, seconds: float, steps: float, sequences: float, kv_tokens: float, prompt_tokens: float) -> None:
         """Take in one sample.

@@ -82,7 +82,7 @@ class Tenants:
     def arrived(self, ticket: Ticket, now: float) -> bool:
         """Whether a request comes within its tenant's rate. A second try was counted when it came first."""
         limits = ticket.tenant_limits
-        if limits == NO_LIMITS:
+        if limits is NO_LIMITS or limits == NO_LIMITS:
             return True
         book = self.books.get(ticket.tenant)
         if book is None:

@@ -36,25 +36,25 @@ UNSAFE = frozenset((_ENGINE_STATE + _PROMPT + _COST + _GRAMMAR_AND_CODE).split()
 UNSAFE_PREFIXES = ("bootstrap_", "guided_", "kv_", "lora")
 
 
-def _read_later(_name: str, _raw: Raw, _reader: StrictReader) -> None:
+def read_later(_name: str, _raw: Raw, _reader: StrictReader) -> None:
     """The parser itself reads this field: admission needs its value."""
 
 
 _EVERYWHERE: dict[str, Check] = {
-    "model": _read_later,
+    "model": read_later,
     "user": f.text(),
 }
 _GENERATION: dict[str, Check] = {
     **_EVERYWHERE,
     "frequency_penalty": f.number(-2, 2),
-    "ignore_eos": _read_later,
+    "ignore_eos": read_later,
     "include_stop_str_in_output": f.boolean,
     "logit_bias": f.logit_bias,
-    "max_tokens": _read_later,
+    "max_tokens": read_later,
     "metadata": f.mapping(16_384),
     "min_p": f.number(0, 1),
-    "min_tokens": _read_later,
-    "n": _read_later,
+    "min_tokens": read_later,
+    "n": read_later,
     "presence_penalty": f.number(-2, 2),
     "repetition_penalty": f.number(0, 10),
     "response_format": f.response_format,
@@ -63,8 +63,8 @@ _GENERATION: dict[str, Check] = {
     "spaces_between_special_tokens": f.boolean,
     "stop": f.stop,
     "stop_token_ids": f.token_ids,
-    "stream": _read_later,
-    "stream_options": _read_later,
+    "stream": read_later,
+    "stream_options": read_later,
     "temperature": f.number(0, 2),
     "top_k": f.integer(-1, TOKENS_MAX),
     "top_p": f.number(0, 1),
@@ -79,8 +79,8 @@ _CHAT: dict[str, Check] = {
     "functions": f.objects(128, 65_536),
     "include_reasoning": f.boolean,
     "logprobs": f.boolean,
-    "max_completion_tokens": _read_later,
-    "messages": _read_later,
+    "max_completion_tokens": read_later,
+    "messages": read_later,
     "modalities": f.words(("text", "audio")),
     "moderation": f.mapping(),
     "parallel_tool_calls": f.boolean,
@@ -100,17 +100,17 @@ _CHAT: dict[str, Check] = {
 }
 _COMPLETIONS: dict[str, Check] = {
     **_GENERATION,
-    "best_of": _read_later,
-    "echo": _read_later,
-    "logprobs": _read_later,
-    "prompt": _read_later,
+    "best_of": read_later,
+    "echo": read_later,
+    "logprobs": read_later,
+    "prompt": read_later,
     "suffix": f.text(1_048_576),
 }
 _EMBEDDINGS: dict[str, Check] = {
     **_EVERYWHERE,
     "dimensions": f.integer(1, 1_000_000),
     "encoding_format": f.one_of(("float", "base64")),
-    "input": _read_later,
+    "input": read_later,
 }
 
 ALLOWED: Mapping[str, Mapping[str, Check]] = {CHAT: _CHAT, COMPLETIONS: _COMPLETIONS, EMBEDDINGS: _EMBEDDINGS}

@@ -41,11 +41,14 @@ class KeyRing:
         self._keys = tuple((known, entry.tenant) for entry in tenants for known in entry.hashes)
         if len({known for known, _ in self._keys}) < len(self._keys):
             raise ValueError("two tenants share a key")
+        self._shown: dict[bytes, Tenant] = {}
+        """By the hash of each key that was shown and found good: no more than there are keys."""
 
     def tenant_for(self, authorization: str | None) -> Tenant:
         """The tenant whose key the `Authorization` header holds.
 
-        Every key is compared whatever was found before, so that the time taken tells nothing about them.
+        What is shown is compared to every key until it has once been found good: so the time taken tells nothing about
+        keys but to those who have one.
 
         Raises:
             ApiError: 401 `invalid_api_key`, the same for a missing, a malformed and a wrong key.
@@ -53,6 +56,12 @@ class KeyRing:
         if self._open:
             return ANONYMOUS
         shown = key_hash(_bearer_token(authorization))
+        found = self._shown.get(shown)
+        if found is None:
+            found = self._shown[shown] = self._compared(shown)
+        return found
+
+    def _compared(self, shown: bytes) -> Tenant:
         found: Tenant | None = None
         for known, tenant in self._keys:
             if hmac.compare_digest(known, shown):

@@ -21,6 +21,7 @@ class Crowd:
 
     def __init__(self, connections_max: int) -> None:
         self._connections_max = connections_max
+        self._dense_above = KEEP_ALIVE_SHARE * connections_max
         self._lingering_max = min(LINGERING_MAX, 1 + int(LINGERING_SHARE * connections_max))
         self.connections = 0
         self.lingering = 0
@@ -31,7 +32,7 @@ class Crowd:
     @property
     def is_dense(self) -> bool:
         """Whether a connection should not outlive its request."""
-        return self.is_leaving or self.connections > KEEP_ALIVE_SHARE * self._connections_max
+        return self.is_leaving or self.connections > self._dense_above
 
     def enter(self, transport: asyncio.Transport) -> bool:
         """Whether a new connection has a place. If not, it is not the caller's any more; else `leave` takes it back."""

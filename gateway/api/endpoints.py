@@ -77,29 +77,31 @@ class Api:
         if (error := _refusal(request)) is not None:
             return as_response(error_reply(error, id_))
         sink = HttpSink(request, {"x-request-id": id_})
-        reply = await self.answer(_Read(request, self._settings.body_bytes_max), id_, sink)
+        try:
+            reply = await self.answer(_Read(request, self._settings.body_bytes_max), id_, sink)
+        except ApiError as told:
+            reply = error_reply(told, id_)
         if reply is not None:
             return as_response(reply)
         assert sink.response is not None
         return sink.response
 
-    async def answer(self, asked: Asked, id_: str, sink: ApiSink) -> Reply | None:
+    def answer(self, asked: Asked, id_: str, sink: ApiSink) -> Awaitable[Reply | None]:
         """Answer one request; None: the sink has the answer.
 
         Only listed paths exist, compared as they were sent: no decoding, no normalising.
-        """
-        try:
-            method, handler = self._route(asked.path)
-            if asked.method != method:
-                return error_reply(ApiError(405, "method_not_allowed", f"Use {method} here."), id_, allow=method)
-            return await handler(asked, id_, sink)
-        except ApiError as error:
-            return error_reply(error, id_)
 
-    def _route(self, path: str) -> tuple[str, Handler]:
-        known = self._routes.get(path)
-        if known is not None:
-            return known
+        Raises:
+            ApiError: at once or when awaited; it is the answer.
+        """
+        method, handler = self._routes.get(asked.path) or self._unlisted(asked.path)
+        if asked.method != method:
+            error = ApiError(405, "method_not_allowed", f"Use {method} here.")
+            error.headers = {"allow": method}
+            raise error
+        return handler(asked, id_, sink)
+
+    def _unlisted(self, path: str) -> tuple[str, Handler]:
         if path.startswith(f"{MODELS}/"):
             return "GET", self._models
         raise ApiError(404, "unknown_url", "This path does not exist here.")
@@ -220,10 +222,11 @@ async def _meet_expectation(request: web.BaseRequest) -> None:
     request.writer.output_size = 0  # No part of the answer yet.
 
 
-def error_reply(error: ApiError, id_: str, **more_headers: str) -> Reply:
+def error_reply(error: ApiError, id_: str) -> Reply:
     """An error as an answer to the request of this id."""
     status, headers, body = render_error(error)
-    return Reply(status, {**headers, **more_headers, "x-request-id": id_}, body, error.close)
+    headers["x-request-id"] = id_
+    return Reply(status, headers, body, error.close)
 
 
 def as_response(reply: Reply) -> web.Response:

@@ -55,7 +55,7 @@ class MessageReader:
         Raises:
             ApiError: 400, with the path of what is wrong.
         """
-        messages = self._reader.objects("messages", raw)
+        messages = self._reader.messages(raw)
         if not messages:
             raise invalid_value("messages", "at least one message is needed")
         result = Messages(len(messages))

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from msgspec import Raw
 
 from estimator.demand import Shape
 from gateway.api import fields as f
-from gateway.api.allowed_fields import ALLOWED, TOKENS_MAX, is_unsafe
-from gateway.api.messages import MessageReader
+from gateway.api.allowed_fields import ALLOWED, TOKENS_MAX, is_unsafe, read_later
+from gateway.api.chat_parts import ChatParts, take_apart
+from gateway.api.messages import MessageReader, Messages
 from gateway.api.prompts import read_prompts
 from gateway.api.strict_json import StrictReader, shown
 from gateway.errors import invalid_value, model_not_found, unsupported_parameter
@@ -49,6 +50,34 @@ class ParsePolicy:
 DEFAULT_POLICY = ParsePolicy()
 
 
+@dataclass(slots=True)
+class _Settings:
+    """What a chat says beside its messages."""
+
+    model: str
+    fields: dict[str, Raw]
+    """All top-level fields."""
+    n: int
+    max_tokens: int | None
+    stream: bool
+    include_usage: bool
+    runs_to_max: bool
+    nodes: int = 0
+    """Values around the messages."""
+
+
+_KNOWN: dict[bytes, _Settings] = {}
+"""By the frame of the messages: clients send the same numbers and switches with request after request."""
+_KNOWN_MAX = 256
+_KNOWN_BYTES_MAX = 512
+_NUMBERS = """
+    frequency_penalty max_completion_tokens max_tokens min_p min_tokens n presence_penalty repetition_penalty
+    temperature top_k top_p"""
+_SWITCHES = "ignore_eos skip_special_tokens stream stream_options"
+_REPEATED = frozenset(f"model messages {_NUMBERS} {_SWITCHES}".split())
+"""Fields that may be kept: none of them holds a client's own words."""
+
+
 def parse_inference(endpoint: str, body: bytes, policy: ParsePolicy = DEFAULT_POLICY) -> InferenceRequest:
     """Check a body and take from it what admission, routing and forwarding need.
 
@@ -61,7 +90,14 @@ def parse_inference(endpoint: str, body: bytes, policy: ParsePolicy = DEFAULT_PO
         ApiError: 400 for anything wrong with the body, 404 for a model name that cannot be one.
     """
     reader = StrictReader()
-    fields = reader.root(body)
+    parts = take_apart(body) if endpoint == CHAT else None
+    if parts is not None and parts.raw is not None:
+        known = _KNOWN.get(parts.frame)
+        if known is not None and known.n <= policy.n_max:
+            reader.resume(parts, known.nodes)
+            messages = MessageReader(reader, policy.remote_media_hosts).read(parts.raw)
+            return _chat(body, {**known.fields, "messages": parts.raw}, messages, known)
+    fields = reader.root(body, parts)
     kept = _check_fields(endpoint, fields, policy, reader)
     if len(kept) < len(fields):
         body = join_fields(kept)
@@ -72,7 +108,7 @@ def parse_inference(endpoint: str, body: bytes, policy: ParsePolicy = DEFAULT_PO
         shape = Shape(prompts.text_bytes, token_prompts=prompts.token_prompts, prompts=prompts.count, output=False)
         return InferenceRequest(endpoint, model, body, kept, shape)
     if endpoint == CHAT:
-        return _read_chat(model, body, kept, policy, reader)
+        return _read_chat(model, body, kept, policy, reader, parts)
     return _read_completion(model, body, kept, policy, reader)
 
 
@@ -82,6 +118,8 @@ def _check_fields(endpoint: str, fields: dict[str, Raw], policy: ParsePolicy, re
     dropped: set[str] = set()
     for name, raw in fields.items():
         check = allowed.get(name)
+        if check is read_later:
+            continue
         if check is not None:
             check(name, raw, reader)
         elif name in policy.extra_fields or (policy.unknown_fields == "pass" and not is_unsafe(name)):
@@ -94,20 +132,49 @@ def _check_fields(endpoint: str, fields: dict[str, Raw], policy: ParsePolicy, re
 
 
 def _read_chat(
-    model: str, body: bytes, fields: dict[str, Raw], policy: ParsePolicy, reader: StrictReader
+    model: str,
+    body: bytes,
+    fields: dict[str, Raw],
+    policy: ParsePolicy,
+    reader: StrictReader,
+    parts: ChatParts | None,
 ) -> InferenceRequest:
     raw = fields.get("messages")
     if raw is None:
         raise invalid_value("messages", "it is missing")
+    nodes = reader.nodes
     messages = MessageReader(reader, policy.remote_media_hosts).read(raw)
-    text_bytes = len(raw) - messages.media_bytes
+    nodes -= reader.nodes
+    settings = _read_settings(model, fields, policy, reader)
+    settings.nodes = nodes + reader.nodes
+    if parts is not None and raw is parts.raw and fields.keys() <= _REPEATED:
+        _keep(parts, settings)
+    return _chat(body, fields, messages, settings)
+
+
+def _read_settings(model: str, fields: dict[str, Raw], policy: ParsePolicy, reader: StrictReader) -> _Settings:
+    n = f.read_int("n", fields.get("n"), 1, policy.n_max) or 1
+    stream, include_usage = _read_stream(fields, reader)
+    max_tokens = _read_max_tokens(fields)
+    return _Settings(model, fields, n, max_tokens, stream, include_usage, _read_ending(fields, max_tokens))
+
+
+def _keep(parts: ChatParts, settings: _Settings) -> None:
+    """Remember what stands around the messages, without a view of the body itself."""
+    if len(parts.frame) > _KNOWN_BYTES_MAX:
+        return
+    if len(_KNOWN) >= _KNOWN_MAX:
+        _KNOWN.clear()
+    _KNOWN[parts.frame] = replace(settings, fields={**settings.fields, "messages": Raw(b"0")})
+
+
+def _chat(body: bytes, fields: dict[str, Raw], messages: Messages, said: _Settings) -> InferenceRequest:
+    text_bytes = len(fields["messages"]) - messages.media_bytes
     for name in ("tools", "functions", "chat_template_kwargs"):
         if name in fields:
             text_bytes += len(fields[name])
-    n = f.read_int("n", fields.get("n"), 1, policy.n_max) or 1
-    stream, include_usage = _read_stream(fields, reader)
-    shape = Shape(text_bytes, messages.count, messages.media, n=n, max_tokens=_read_max_tokens(fields), stream=stream)
-    return _generation(InferenceRequest(CHAT, model, body, fields, shape, stream, include_usage))
+    shape = Shape(text_bytes, messages.count, messages.media, n=said.n, max_tokens=said.max_tokens, stream=said.stream)
+    return InferenceRequest(CHAT, said.model, body, fields, shape, said.stream, said.include_usage, said.runs_to_max)
 
 
 def _read_completion(
@@ -132,15 +199,14 @@ def _read_completion(
         max_tokens=limit,
         stream=stream,
     )
-    return _generation(InferenceRequest(COMPLETIONS, model, body, fields, shape, stream, include_usage))
+    runs_to_max = _read_ending(fields, limit)
+    return InferenceRequest(COMPLETIONS, model, body, fields, shape, stream, include_usage, runs_to_max)
 
 
-def _generation(request: InferenceRequest) -> InferenceRequest:
-    """Check and fill in what chat and completions share."""
-    fields = request.fields
-    f.read_int("min_tokens", fields.get("min_tokens"), 0, request.shape.max_tokens or TOKENS_MAX)
-    request.runs_to_max = bool(f.read_bool("ignore_eos", fields.get("ignore_eos")))
-    return request
+def _read_ending(fields: Mapping[str, Raw], max_tokens: int | None) -> bool:
+    """Whether the output runs to `max_tokens` whatever comes."""
+    f.read_int("min_tokens", fields.get("min_tokens"), 0, max_tokens or TOKENS_MAX)
+    return bool(f.read_bool("ignore_eos", fields.get("ignore_eos")))
 
 
 def _read_model(raw: Raw | None) -> str:

@@ -16,7 +16,7 @@ from typing import Protocol, cast
 
 from gateway.api.asked import Asked, Reply
 from gateway.api.crowd import Crowd
-from gateway.api.plain_head import PlainHead, read_plain_head
+from gateway.api.plain_head import PlainHead, PlainHeads
 from gateway.api.plain_sink import PlainSink
 from gateway.api.request_headers import request_id
 from gateway.api.respond import FLUSH_MAX_S
@@ -27,14 +27,8 @@ UNREAD_MAX_S = 60.0
 """A client that takes nothing of an error for so long is gone."""
 
 
-class House(Protocol):
-    """What serves the connections."""
-
-    crowd: Crowd | None
-    linger_s: float
-    """For how long the rest of a body is taken that nobody wants any more."""
-    is_closing: bool
-    """Connections end with the answer that they wait for."""
+class PlainApi(Protocol):
+    """What answers plain requests."""
 
     @property
     def body_bytes_max(self) -> int:
@@ -43,8 +37,20 @@ class House(Protocol):
     def answer(self, asked: Asked, id_: str, sink: PlainSink) -> Awaitable[Reply | None]:
         """See `Api.answer`."""
 
-    def broken(self, error: Exception, path: str, id_: str) -> Reply:
-        """What to answer where we made a mistake."""
+
+class House(Protocol):
+    """What serves the connections."""
+
+    crowd: Crowd | None
+    heads: PlainHeads
+    """What all connections read heads with."""
+    linger_s: float
+    """For how long the rest of a body is taken that nobody wants any more."""
+    is_closing: bool
+    """Connections end with the answer that they wait for."""
+
+    def error(self, error: Exception, path: str, id_: str) -> Reply:
+        """What to answer where this came instead of an answer."""
 
     def full_parser(self) -> asyncio.Protocol:
         """Somebody who can read all of HTTP/1."""
@@ -61,6 +67,7 @@ class PlainConnection(asyncio.Protocol):
 
     __slots__ = (
         "_ahead",
+        "_api",
         "_body",
         "_body_waiter",
         "_drain_waiter",
@@ -79,8 +86,9 @@ class PlainConnection(asyncio.Protocol):
 
     transport: asyncio.Transport
 
-    def __init__(self, house: House, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, house: House, api: PlainApi, loop: asyncio.AbstractEventLoop) -> None:
         self._house = house
+        self._api = api
         self._loop = loop
         self._is_in = False
         self._is_last = False
@@ -174,8 +182,8 @@ class PlainConnection(asyncio.Protocol):
 
     def _begin(self, data: bytes) -> None:
         """A new request, or something else."""
-        head = read_plain_head(data)
-        if head is None or head.body_bytes > self._house.body_bytes_max:
+        head = self._house.heads.read(data)
+        if head is None or head.body_bytes > self._api.body_bytes_max:
             self._hand_over(data)
             return
         self._is_last = head.closes
@@ -208,17 +216,16 @@ class PlainConnection(asyncio.Protocol):
 
     async def _serve(self, head: PlainHead, body: bytes | None) -> None:
         """From the head of a request to the last byte of its answer."""
-        house = self._house
         id_ = request_id(head.headers)
         sink = PlainSink(self, id_)
         asked = _Plain(self, head, body)
         try:
             try:
-                reply = await house.answer(asked, id_, sink)
+                reply = await self._api.answer(asked, id_, sink)
             except ConnectionError:
                 raise
             except Exception as error:  # noqa: BLE001  # a mistake of ours in one request must end no other
-                reply = house.broken(error, asked.path, id_)
+                reply = self._house.error(error, asked.path, id_)
             if reply is not None:
                 self._is_last = self._is_last or reply.close
                 sink.reply(reply)

@@ -17,7 +17,11 @@ from gateway.api.respond import BUFFER_MAX_BYTES, STREAM_HEADERS
 from gateway.errors import ApiError
 
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
-_OK_JSON = {"content-type": "application/json"}
+_OK = "HTTP/1.1 200 OK\r\n"
+_ANSWER = f"{_OK}content-type: application/json\r\n"
+_STREAM = _OK + "".join(f"{name}: {value}\r\n" for name, value in STREAM_HEADERS.items())
+_CHUNKED = "Transfer-Encoding: chunked"
+_SERVER = f"\r\nServer: {SERVER_SOFTWARE}\r\n"
 _LAST_CHUNK = b"0\r\n\r\n"
 
 
@@ -48,7 +52,8 @@ class PlainSink:
 
     async def answer(self, body: bytes, headers: Mapping[str, str]) -> None:
         """The whole answer at once, status 200."""
-        if not self._write(self._head(200, {**_OK_JSON, "x-request-id": self._id, **headers}, len(body)), body):
+        start = f"{_ANSWER}x-request-id: {self._id}\r\n"
+        if not self._write(self._head(start, headers, f"Content-Length: {len(body)}"), body):
             await self._way.drained()
 
     def reply(self, reply: Reply) -> None:
@@ -59,29 +64,35 @@ class PlainSink:
         """
         if self.has_begun:
             raise ConnectionAbortedError("an answer has begun; all that is left is a cut")
-        self._write(self._head(reply.status, reply.headers, len(reply.body), closes=reply.close), reply.body)
+        start = f"HTTP/1.1 {reply.status} {_REASONS[reply.status]}\r\n"
+        framing = f"Content-Length: {len(reply.body)}"
+        self._write(self._head(start, reply.headers, framing, closes=reply.close), reply.body)
 
     async def start_stream(self, headers: Mapping[str, str], events: bytes) -> None:
         """Status 200 and the first events, in one write."""
-        head = self._head(200, {**STREAM_HEADERS, "x-request-id": self._id, **headers}, None)
-        if not self._write(head, b"%x\r\n%b\r\n" % (len(events), events)):
+        head = self._head(f"{_STREAM}x-request-id: {self._id}\r\n", headers, _CHUNKED)
+        if not self._write(head, _chunk(events)):
             await self._way.drained()
 
     def write(self, events: bytes) -> bool:
         """More events."""
+        return self.write_chunk(_chunk(events))
+
+    def write_chunk(self, chunk: bytes) -> bool:
+        """More events, in a whole chunk."""
         transport = self._transport
         if transport.is_closing():
             return True  # The client is gone; its request is being cancelled.
-        transport.write(b"%x\r\n%b\r\n" % (len(events), events))
+        transport.write(chunk)
         return transport.get_write_buffer_size() <= BUFFER_MAX_BYTES
 
     async def drained(self) -> None:
         """Wait until the client has taken most of what was written."""
         await self._way.drained()
 
-    async def end_stream(self) -> None:
-        """The stream is complete."""
-        if not self._write(_LAST_CHUNK):
+    async def end_stream(self, events: bytes = b"") -> None:
+        """The last events, if any, and the end of the body, in one write."""
+        if not self._write(_chunk(events) + _LAST_CHUNK if events else _LAST_CHUNK):
             await self._way.drained()
 
     def fail(self, error: ApiError) -> None:
@@ -106,18 +117,19 @@ class PlainSink:
             transport.write(then)
         return transport.get_write_buffer_size() <= BUFFER_MAX_BYTES
 
-    def _head(self, status: int, headers: Mapping[str, str], body_bytes: int | None, *, closes: bool = False) -> bytes:
-        """Status line and headers of an answer of this length, or of unknown length.
+    def _head(self, start: str, headers: Mapping[str, str], framing: str, *, closes: bool = False) -> bytes:
+        """An answer's head, which begins with these lines.
 
         Raises:
             ValueError: a header holds a character that would end it; a mistake of ours.
         """
         fields = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
-        if fields.count("\n") != len(headers) or fields.count("\r") != len(headers) or "\0" in fields:
+        checked = self._id + fields
+        if checked.count("\n") != len(headers) or checked.count("\r") != len(headers) or "\0" in checked:
             raise ValueError("a header of an answer holds a control character")
-        framing = "Transfer-Encoding: chunked" if body_bytes is None else f"Content-Length: {body_bytes}"
         end = "Connection: close\r\n\r\n" if (closes or self._way.closes) and "connection" not in headers else "\r\n"
-        return (
-            f"HTTP/1.1 {status} {_REASONS[status]}\r\n{fields}{framing}\r\n"
-            f"Date: {rfc822_formatted_time()}\r\nServer: {SERVER_SOFTWARE}\r\n{end}"
-        ).encode()
+        return f"{start}{fields}{framing}\r\nDate: {rfc822_formatted_time()}{_SERVER}{end}".encode()
+
+
+def _chunk(events: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(events), events)

@@ -12,11 +12,11 @@ from gateway.request import UNTRACED, InferenceRequest, TraceContext
 DEADLINE_MAX_S = 86_400.0
 """A longer read timeout says no more than this."""
 RETRY_COUNT_MAX = 100
-_ID_BYTES = 16
+_ID_DIGITS = 32
 _IDS_AT_ONCE = 256
 """Asking the system for each costs more than the rest of a head."""
-_unused = bytearray()
-# Two processes must not go on from the same bytes.
+_unused: list[str] = []
+# Two processes must not go on with the same ids.
 os.register_at_fork(after_in_child=_unused.clear)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
@@ -27,17 +27,16 @@ _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 
 def request_id(headers: Mapping[str, str]) -> str:
     """The client's `x-request-id` if it is safe to repeat in logs and headers, else a new one."""
-    given = headers.get("x-request-id", "")
-    return given if given and _REQUEST_ID.fullmatch(given) else new_id()
+    given = headers.get("x-request-id")
+    return given if given is not None and _REQUEST_ID.fullmatch(given) else new_id()
 
 
 def new_id() -> str:
     """A name that no other request has: 32 random hexadecimal digits."""
-    if len(_unused) < _ID_BYTES:
-        _unused.extend(os.urandom(_ID_BYTES * _IDS_AT_ONCE))
-    id_ = _unused[-_ID_BYTES:].hex()
-    del _unused[-_ID_BYTES:]
-    return id_
+    if not _unused:
+        digits = os.urandom(_IDS_AT_ONCE * _ID_DIGITS // 2).hex()
+        _unused.extend([digits[at : at + _ID_DIGITS] for at in range(0, len(digits), _ID_DIGITS)])
+    return _unused.pop()
 
 
 def reject_encoded_body(headers: Mapping[str, str]) -> None:

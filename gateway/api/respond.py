@@ -59,15 +59,19 @@ class HttpSink:
         transport.write(b"%x\r\n%b\r\n" % (len(events), events) if self._chunked else events)
         return transport.get_write_buffer_size() <= BUFFER_MAX_BYTES
 
+    def write_chunk(self, chunk: bytes) -> bool:
+        """More events, in a whole chunk: not every client here knows those."""
+        return self.write(chunk[chunk.index(b"\r\n") + 2 : -2])
+
     async def drained(self) -> None:
         """Wait until the client has taken most of what was written."""
         assert self._writer is not None
         await self._writer.drain()
 
-    async def end_stream(self) -> None:
-        """The stream is complete."""
+    async def end_stream(self, events: bytes = b"") -> None:
+        """The last events, if any: the stream is complete."""
         assert self.response is not None
-        await self.response.write_eof()
+        await self.response.write_eof(events)
 
     def fail(self, error: ApiError) -> None:
         """An error event, then a cut: without the last chunk no client takes the stream for complete."""

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from collections.abc import Awaitable
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import structlog
 from aiohttp import web
 
-from gateway.api.asked import Asked, Reply
+from gateway.api.asked import Reply
 from gateway.api.body_limits import HEAD_MAX_S, too_slow
 from gateway.api.crowd import Crowd
 from gateway.api.endpoints import as_response, error_reply
 from gateway.api.error_body import whole_response
-from gateway.api.plain_connection import PlainConnection
-from gateway.api.plain_sink import PlainSink
+from gateway.api.plain_connection import PlainApi, PlainConnection
+from gateway.api.plain_head import PlainHeads
 from gateway.api.request_headers import new_id
 from gateway.errors import ApiError, internal_error
 
@@ -24,17 +23,6 @@ SWEEP_S = 1.0
 """Connections that are idle for too long are closed so much later at most."""
 
 log = structlog.get_logger()
-
-
-class PlainApi(Protocol):
-    """What answers plain requests."""
-
-    @property
-    def body_bytes_max(self) -> int:
-        """Longest body that is taken."""
-
-    def answer(self, asked: Asked, id_: str, sink: PlainSink) -> Awaitable[Reply | None]:
-        """See `Api.answer`."""
 
 
 class ApiServer(web.Server):
@@ -58,30 +46,22 @@ class ApiServer(web.Server):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        self.heads = PlainHeads()
+        """With what clients have shown for a moment, their keys too: every sweep ends that."""
         self._open: dict[PlainConnection, None] = {}
 
     def __call__(self) -> asyncio.Protocol:  # type: ignore[override]  # that it is a handler is of no matter to a site
         """The protocol of a new connection."""
-        return self.full_parser() if self.plain is None else PlainConnection(self, self._loop)
+        return self.full_parser() if self.plain is None else PlainConnection(self, self.plain, self._loop)
 
     def full_parser(self) -> web.RequestHandler:
         """A connection that reads all of HTTP/1."""
         return _Protocol(self, loop=self._loop, **self._kwargs)
 
-    @property
-    def body_bytes_max(self) -> int:
-        """Longest body that is taken."""
-        assert self.plain is not None
-        return self.plain.body_bytes_max
-
-    def answer(self, asked: Asked, id_: str, sink: PlainSink) -> Awaitable[Reply | None]:
-        """Answer a plain request."""
-        assert self.plain is not None
-        self.requests_count += 1
-        return self.plain.answer(asked, id_, sink)
-
-    def broken(self, error: Exception, path: str, id_: str) -> Reply:
-        """A mistake of our own: it is worth a log, and tells the client nothing."""
+    def error(self, error: Exception, path: str, id_: str) -> Reply:
+        """What a client is told instead of an answer. A mistake of our own is worth a log, and tells it nothing."""
+        if isinstance(error, ApiError):
+            return error_reply(error, id_)
         _log_mistake(path, error)
         return error_reply(internal_error(), id_)
 
@@ -119,6 +99,7 @@ class ApiServer(web.Server):
 
     def _sweep(self) -> None:
         """One timer for all costs less than one for each, moved by each request."""
+        self.heads.forget()
         idle_before = self._loop.time() - self.keepalive_s
         for connection in tuple(self._open):
             if connection.task is None and connection.idle_since <= idle_before:

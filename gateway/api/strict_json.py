@@ -1,11 +1,9 @@
 """JSON read so strictly that no two readers of a body can disagree about it: one value per key, bounded depth and size.
 
 Everything goes through msgspec, which refuses bad syntax, NaN, lone surrogates and byte order marks, but neither
-duplicate keys nor deep nesting. Objects near the root are split into undecoded values, and a *length proof* shows
-at no cost that no key came twice: if keys and values, written compactly, are as long as the text, nothing else can be
-in it. Where blanks make it longer, it is compared with its rewriting by Python's encoder, the most common one, and
-then without blanks on both sides. What is left, keys written with escapes, goes
-through the exact, slower reader of the standard library.
+duplicate keys nor deep nesting. Objects near the root are split into undecoded values, and `key_proof` shows almost
+at no cost that no key came twice. Where it cannot, for keys written with escapes, the text goes through the exact,
+slower reader of the standard library.
 
 The event loop waits meanwhile, so nothing of the allowed size may take long to read (`benchmarks/hostile.py`).
 """
@@ -14,12 +12,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TypeAlias
 
 import msgspec
 from msgspec import Raw
 
+from gateway.api.chat_parts import ChatParts, fields_of
+from gateway.api.key_proof import is_array_proven, is_object_proven
 from gateway.errors import ApiError, duplicate_key, invalid_json, invalid_value
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
@@ -37,34 +37,47 @@ _OBJECTS = msgspec.json.Decoder(list[dict[str, Raw]])
 _TREE = msgspec.json.Decoder()
 _ENCODE = msgspec.json.Encoder().encode
 _DIGITS_AS_ZERO = bytes.maketrans(b"123456789", b"000000000")
-_COPIED_BYTES_MAX = 8 * 1024
 _LONG_BYTES = 16 * NODES_MAX
 """From here on even splitting a body could hold up everybody else."""
 _EXACT_BODY_MAX_BYTES = 1 << 20
 _EXACT_COMMAS_MAX = 10 * NODES_MAX
 """What has more is not read by the exact reader, which takes many times as long."""
-_BLANKS = b" \t\r\n"
 _LONG_INTEGER = b"0" * len(str(INTEGER_MAX))
 
 
 class StrictReader:
     """Reads the parts of one body and keeps count of its values."""
 
-    __slots__ = ("_nodes", "_proven")
+    __slots__ = ("_parts", "_proven", "nodes")
 
     def __init__(self) -> None:
-        self._nodes = 0
+        self.nodes = 0
+        """Values that were read."""
         self._proven = False
         """The whole body went through the exact reader: no part of it needs a proof of its own."""
+        self._parts: ChatParts | None = None
 
-    def root(self, body: bytes) -> dict[str, Raw]:
+    def resume(self, parts: ChatParts, nodes: int) -> None:
+        """Be where the messages of a chat are next, and so many values are known to stand around them."""
+        self._parts = parts
+        self._count(nodes)
+
+    def root(self, body: bytes, parts: ChatParts | None = None) -> dict[str, Raw]:
         """The top-level fields, undecoded.
+
+        Args:
+            body: a text.
+            parts: of the same body, if it is a chat and could be taken apart.
 
         Raises:
             ApiError: 400, for a body that is not UTF-8, not JSON, not an object, or has a key twice.
         """
         if len(body) > _LONG_BYTES:
             _require_few_strings(body, NODES_MAX)
+        self._parts = parts
+        if parts is not None and (found := fields_of(parts)) is not None:
+            self._count(1 + len(found))
+            return found
         try:
             if not body.isascii():
                 body.decode()
@@ -78,8 +91,7 @@ class StrictReader:
         except msgspec.DecodeError as error:
             raise invalid_json(_reason(error)) from error
         self._count(1 + len(fields))
-        is_proven = len(body) == _compact_length(fields) or _spaced_end(body, 0, fields) == len(body)
-        if not is_proven and len(_unspaced(body)) != _unspaced_length(fields):
+        if not is_object_proven(body, fields):
             if len(body) > _EXACT_BODY_MAX_BYTES:
                 raise _not_read_exactly()
             _read_exactly(body)
@@ -97,10 +109,8 @@ class StrictReader:
         except msgspec.ValidationError as error:
             raise invalid_value(name, "expected an object") from error
         self._count(1 + len(fields))
-        if len(raw) != _compact_length(fields) and not self._proven:
-            text = bytes(raw)
-            if _spaced_end(text, 0, fields) != len(text) and len(_unspaced(text)) != _unspaced_length(fields):
-                _read_exactly(text)
+        if not self._proven and not is_object_proven(raw, fields):
+            _read_exactly(bytes(raw))
         return fields
 
     def objects(self, name: str, raw: Raw) -> list[dict[str, Raw]]:
@@ -109,20 +119,22 @@ class StrictReader:
         Raises:
             ApiError: 400 `invalid_value` if it is something else.
         """
-        if len(raw) > _LONG_BYTES:
-            _require_few_objects(bytes(raw))
         try:
             items = _OBJECTS.decode(raw)
         except msgspec.ValidationError as error:
             raise invalid_value(name, "expected an array of objects") from error
-        self._count(1 + sum(map(len, items)) + len(items))
-        if len(raw) != 1 + max(1, len(items)) + sum(map(_compact_length, items)) and not self._proven:
-            text = bytes(raw)
-            if _are_spaced(text, items):
-                return items
-            if len(_unspaced(text)) != 1 + max(1, len(items)) + sum(map(_unspaced_length, items)):
-                _read_exactly(text)
-        return items
+        return self._checked(raw, items, is_proven=False)
+
+    def messages(self, raw: Raw) -> list[dict[str, Raw]]:
+        """As `objects`, for the messages of a chat.
+
+        Raises:
+            ApiError: 400 `invalid_value` if it is something else.
+        """
+        parts = self._parts
+        if parts is None:
+            return self.objects("messages", raw)
+        return self._checked(raw, parts.messages, is_proven=raw is parts.raw)
 
     def tree(self, name: str, raw: Raw, *, depth: int = 2) -> Json:
         """A value of any form, decoded and checked all the way down.
@@ -138,8 +150,8 @@ class StrictReader:
         text = bytes(raw)
         opens = text.count(b"[") + text.count(b"{")
         bound = 1 + opens + text.count(b",")
-        if self._nodes + bound > NODES_MAX:
-            bound = _require_fewer_nodes(text, NODES_MAX - self._nodes)
+        if self.nodes + bound > NODES_MAX:
+            bound = _require_fewer_nodes(text, NODES_MAX - self.nodes)
         self._count(bound)
         try:
             value: Json = _TREE.decode(text)
@@ -155,68 +167,21 @@ class StrictReader:
             _require_safe_integers(name, value)
         return value
 
+    def _checked(self, raw: Raw, items: list[dict[str, Raw]], *, is_proven: bool) -> list[dict[str, Raw]]:
+        self._count(1 + sum(map(len, items)) + len(items))
+        if not is_proven and not self._proven and not is_array_proven(raw, items):
+            _read_exactly(bytes(raw))
+        return items
+
     def _count(self, nodes: int) -> None:
-        self._nodes += nodes
-        if self._nodes > NODES_MAX:
+        self.nodes += nodes
+        if self.nodes > NODES_MAX:
             raise _too_many_nodes()
 
 
 def shown(name: str) -> str:
     """A client's own word, short enough to be repeated to it."""
     return name[:_NAME_SHOWN_CHARS]
-
-
-def _compact_length(fields: Mapping[str, Raw]) -> int:
-    """Length of the shortest text with these fields: a brace at each end, `"":` around each key, commas between."""
-    if not fields:
-        return 2
-    return len("".join(fields)) + sum(map(len, fields.values())) + 4 * len(fields) + 1
-
-
-def _spaced_end(text: bytes, at: int, fields: Mapping[str, Raw]) -> int:
-    """Where these fields end if they stand here with a space after each colon and comma, as Python's own encoder
-    writes them; else -1."""
-    if len(text) <= _COPIED_BYTES_MAX:
-        spaced = b"{%b}" % b", ".join([b'"%b": %b' % (name.encode(), value) for name, value in fields.items()])
-        return at + len(spaced) if text.startswith(spaced, at) else -1
-    before = b"{"  # Piece by piece takes more steps, and copies no long prompt.
-    for name, value in fields.items():
-        key = b'%b"%b": ' % (before, name.encode())
-        if not text.startswith(key, at):
-            return -1
-        at += len(key)
-        if not text.startswith(value, at):
-            return -1
-        at += len(value)
-        before = b", "
-    end = b"}" if fields else b"{}"
-    return at + len(end) if text.startswith(end, at) else -1
-
-
-def _are_spaced(text: bytes, items: Sequence[Mapping[str, Raw]]) -> bool:
-    """Whether the text is an array of these objects, all written so."""
-    at, before = 0, b"["
-    for fields in items:
-        if not text.startswith(before, at):
-            return False
-        at = _spaced_end(text, at + len(before), fields)
-        if at < 0:
-            return False
-        before = b", "
-    return bool(items) and text[at:] == b"]"
-
-
-def _unspaced(text: bytes) -> bytes:
-    """The text without its blanks, those within strings included."""
-    return text.translate(None, _BLANKS)
-
-
-def _unspaced_length(fields: Mapping[str, Raw]) -> int:
-    """As `_compact_length`, of keys and values without blanks."""
-    if not fields:
-        return 2
-    keys, values = "".join(fields).encode(), b"".join(fields.values())
-    return len(_unspaced(keys)) + len(_unspaced(values)) + 4 * len(fields) + 1
 
 
 def _read_exactly(text: bytes) -> None:

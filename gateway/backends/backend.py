@@ -15,6 +15,7 @@ from gateway.backends.listing import ListedModel
 from gateway.backends.pool import StatedPool
 from gateway.backends.settings import BackendKind, BackendSettings, EngineKind, KvSettings
 from gateway.backends.upstream import Exchange, Upstream
+from gateway.descriptors import files_max
 from gateway.domain import BackendSpec, Reading
 
 __all__ = ["Backend", "BackendKind", "BackendSettings", "Fault", "KvSettings", "TelemetryError"]
@@ -22,6 +23,10 @@ __all__ = ["Backend", "BackendKind", "BackendSettings", "Fault", "KvSettings", "
 HOSTED_KEEPALIVE_S = 15.0
 CONNECTIONS_MAX = 16_384
 """More than a process may have files, as a rule: admission bounds what runs, this only what a bug could do."""
+IDLE_CONNECTIONS_MAX = 1024
+"""As many as an engine serves at once: who starts again within seconds need not be dialled for anew."""
+_IDLE_SHARE = 16
+"""Only such a part of this process's files may idle, where there are few: they are missing elsewhere."""
 LOOK_MAX_BYTES = 1 << 20
 LOOK_MAX_S = 2.0
 """One page of a look; the poller bounds the look as a whole by the same."""
@@ -50,7 +55,11 @@ class Backend:
         self._engine = None if self._found is None else self._driver(self._found)
         keepalive_s = HOSTED_KEEPALIVE_S if settings.kind == "openai" else ENGINE_KEEPALIVE_S
         self._upstream = Upstream(
-            settings.url, timeouts=settings.timeouts, connections_max=CONNECTIONS_MAX, keepalive_s=keepalive_s
+            settings.url,
+            timeouts=settings.timeouts,
+            connections_max=CONNECTIONS_MAX,
+            idle_connections_max=min(IDLE_CONNECTIONS_MAX, files_max() // _IDLE_SHARE),
+            keepalive_s=keepalive_s,
         )
         common = f"Accept-Encoding: identity\r\nUser-Agent: kvgate/{__version__}\r\n"
         if settings.api_key is not None:

@@ -1,8 +1,8 @@
 """One request and its response on one connection to an engine: pushed bytes, back-pressure, and one kind of failure.
 
 A payload byte goes `Connection.data_received` -> `ResponseParser.feed` -> `Receiver.on_data`, all synchronous: no task,
-timer or queue per chunk. Nothing is buffered but what arrives before `pump` is called, and that stops at
-`EARLY_MAX_BYTES` plus one read of the socket.
+timer or queue per chunk, and few calls, which are what a chunk costs. Nothing is buffered but what arrives before
+`pump` is called, and that stops at `EARLY_MAX_BYTES` plus one read of the socket.
 """
 
 from __future__ import annotations
@@ -81,9 +81,12 @@ class Connection(asyncio.Protocol):
         self.keepalive_s = 0.0
         self._look: select.poll | None = None
 
-    @property
     def is_silent(self) -> bool:
-        """Whether it is as it was left, idle: bytes or an end that wait to be read make it useless."""
+        """Whether it is as it was left, idle: bytes or an end that wait to be read make it useless.
+
+        The event loop tells of an end too, but perhaps in the very turn in which the next request is to be written, and
+        after it: what is known then of this socket, only the system can say.
+        """
         if self.transport.is_closing():
             return False
         if self._look is None:
@@ -115,12 +118,9 @@ class Connection(asyncio.Protocol):
         transport = self.transport
         if len(body) <= JOIN_MAX_BYTES:
             transport.write(head + body)
-            return not transport.is_closing()
-        transport.write(head)
-        if transport.is_closing():
-            return False
-        transport.write(body)
-        return True
+        else:
+            transport.writelines((head, body))  # One system call, without a copy.
+        return not transport.is_closing()
 
 
 class Exchange:
@@ -129,15 +129,17 @@ class Exchange:
     __slots__ = (
         "_connection",
         "_early",
+        "_express",
         "_failure",
         "_has_payload",
         "_head_waiter",
         "_is_paused",
         "_loop",
+        "_on_chunk",
         "_parser",
         "_quiet_bytes",
         "_quiet_since",
-        "_receiver",
+        "_take",
         "_waiter",
         "bytes_received",
         "ended_at",
@@ -147,7 +149,11 @@ class Exchange:
         self._connection = connection
         self._loop = loop
         self._parser = ResponseParser(is_bodiless=is_bodiless)
-        self._receiver: Receiver | None = None
+        self._take: Callable[[bytes], bool] | None = None
+        """`on_data` of who takes the payload now."""
+        self._on_chunk: Callable[[bytes], bool | None] | None = None
+        self._express: Callable[[bytes], bool | None] | None = None
+        """`_on_chunk`, while what comes next is the start of a chunk."""
         self._early = b""
         self._failure: UpstreamFailure | None = None
         self._head_waiter: asyncio.Future[None] | None = None
@@ -196,22 +202,32 @@ class Exchange:
             raise self._failure
         return early
 
-    async def pump(self, receiver: Receiver) -> bool:
+    async def pump(self, receiver: Receiver, on_chunk: Callable[[bytes], bool | None] | None = None) -> bool:
         """Push the payload into `receiver` until the body has ended cleanly; False if the receiver asked to pause.
 
         After a pause, `resume` and pump again.
 
+        Args:
+            on_chunk: gets what the socket brings before anybody has read it, wherever a chunk begins. What is one
+                whole chunk it may take, framing and all, and answers as `on_data`; anything else it leaves: None.
+
         Raises:
             UpstreamFailure: the body ended in any other way.
         """
-        self._receiver = receiver
+        self._take = receiver.on_data
+        self._on_chunk = on_chunk
         if self._early:
             early, self._early = self._early, b""
             self.resume()
-            self._deliver(early)
+            try:
+                if not receiver.on_data(early):
+                    self._pause()
+            except UpstreamFailure as failure:
+                self._failure = failure  # Counts even if the response, taken early, has ended by itself.
+                self._end(failure)
         while self.ended_at is None and not self._is_paused:
             await self._sleep()
-        self._receiver = None
+        self._take = self._on_chunk = self._express = None
         if self._failure is not None:
             raise self._failure
         return self.ended_at is not None
@@ -222,6 +238,9 @@ class Exchange:
         Raises:
             UpstreamFailure: as `pump`, and PROTOCOL for a body longer than `limit_bytes`.
         """
+        if self.ended_at is not None and self._failure is None and len(self._early) <= limit_bytes:
+            early, self._early = self._early, b""
+            return early  # Mostly it came together with the head.
         collector = _Collector(limit_bytes)
         ended = await self.pump(collector)
         assert ended, "a collector never pauses"
@@ -243,17 +262,34 @@ class Exchange:
         if self._failure is not None:
             return
         self.bytes_received += len(data)
+        if self._express is None or (has_room := self._express(data)) is None:
+            self._read(data)
+        elif not has_room:
+            self._pause()
+
+    def _read(self, data: bytes) -> None:
+        """The socket brought bytes that nobody has taken as they came."""
         parser = self._parser
         try:
             payload = parser.feed(data)
+            has_room = not payload or (self._take or self._keep)(payload)
         except MalformedResponseError as error:
             self._fail(FailureKind.PROTOCOL, str(error))
             return
+        except UpstreamFailure as failure:
+            self._end(failure)
+            return
+        if parser.complete:
+            if self.ended_at is None:
+                self.resume()
+                self._end()
+            return
         if payload:
-            self._deliver(payload)
-        if parser.complete and self.ended_at is None:
-            self.resume()
-            self._end()
+            self._has_payload = True
+        if not has_room:
+            self._pause()
+        if self._on_chunk is not None:
+            self._express = self._on_chunk if self._has_payload and parser.is_between_chunks else None
         elif self._head_waiter is not None and parser.head is not None:
             _wake(self._head_waiter)
 
@@ -282,23 +318,17 @@ class Exchange:
         elif now - self._quiet_since >= (timeouts.idle_s if is_body else timeouts.head_s):
             self._fail(FailureKind.TIMEOUT, "the engine was silent for too long")
 
-    def _deliver(self, payload: bytes) -> None:
-        self._has_payload = True
-        if self._receiver is None:
-            self._early += payload
-            wants_more = len(self._early) <= EARLY_MAX_BYTES
-        else:
-            try:
-                wants_more = self._receiver.on_data(payload)
-            except UpstreamFailure as failure:
-                self._failure = failure  # Counts even if the response, taken early, has ended by itself.
-                self._end(failure)
-                return
-        if not wants_more and not self._is_paused and self.ended_at is None:
+    def _keep(self, payload: bytes) -> bool:
+        self._early += payload
+        _wake(self._waiter)
+        return len(self._early) <= EARLY_MAX_BYTES
+
+    def _pause(self) -> None:
+        if not self._is_paused and self.ended_at is None:
             self._is_paused = True
             if not self._connection.transport.is_closing():
                 self._connection.transport.pause_reading()
-        if self._receiver is None or self._is_paused:
+        if self._is_paused:
             _wake(self._waiter)
 
     async def _sleep(self) -> None:

@@ -5,10 +5,10 @@ Strict on purpose: a response that two readers could frame differently must neve
 
 from __future__ import annotations
 
-import enum
 import math
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 HEAD_MAX_BYTES = 16 * 1024
 HEADERS_MAX = 64
@@ -18,15 +18,24 @@ TRAILERS_MAX_BYTES = 1024
 CONTENT_LENGTH_MAX_DIGITS = 12
 KEEPALIVE_MARGIN_S = 1.0
 """Taken off the server's own `Keep-Alive: timeout`, so that it never closes while a request is on its way."""
+KNOWN_LINES_MAX = 256
+"""Header lines whose meaning is remembered: engines repeat themselves, all but the date and the length."""
 
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: [^\x00-\x08\x0a-\x1f\x7f]*)?")
 # Possessive, so that a long run of blanks costs one pass: the head comes from another machine.
-_HEADER = re.compile(rb"\r\n([!#$%&'*+\-.^_`|~0-9A-Za-z]++):[ \t]*+([^\x00-\x08\x0a-\x1f\x7f]*+)(?=\r\n|\Z)")
+_HEADER = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]++):[ \t]*+([^\x00-\x08\x0a-\x1f\x7f]*+)")
 _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,8})(?:;[^\x00\r\n]{0,256})?\r\n")
 _SIZE_LINE_BEGUN = re.compile(rb"[0-9A-Fa-f]{1,8}(?:;[^\x00\r\n]{0,256})?\r?")
 _KEEPALIVE_TIMEOUT = re.compile(rb"(?:^|[,;\s])timeout=([0-9]{1,6})\b", re.IGNORECASE)
-_SIZES = {b"%x" % size: size for size in range(1, 1024)} | {b"%X" % size: size for size in range(1, 1024)}
+CHUNK_SIZES = {b"%x" % size: size for size in range(1, 1024)} | {b"%X" % size: size for size in range(1, 1024)}
 """What most chunks have in their first line, read by a look-up."""
+
+# What the parser reads. Plain numbers, being looked up at every step: members of an enum take several times as long.
+_IN_HEAD = 0
+_CHUNKED = 1
+_LENGTH = 2
+_UNTIL_CLOSE = 3
+_COMPLETE = 4
 
 # What the chunked reader expects next, where it is not in the middle of a chunk with so many bytes left.
 _CHUNK_END = 0
@@ -38,7 +47,7 @@ class MalformedResponseError(Exception):
     """The response breaks HTTP/1.1 or a limit of ours. The text never holds bytes of the response."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Head:
     """Status and headers of a final response."""
 
@@ -47,34 +56,38 @@ class Head:
     """Names in lower case; values of a repeated header are joined by a comma."""
 
 
-class _Mode(enum.Enum):
-    HEAD = enum.auto()
-    CHUNKED = enum.auto()
-    LENGTH = enum.auto()
-    UNTIL_CLOSE = enum.auto()
-    COMPLETE = enum.auto()
-
-
 class ResponseParser:
     """Reads one response; feed it what arrives until `complete`."""
 
-    __slots__ = ("_buffer", "_interim_seen", "_is_bodiless", "_left_bytes", "_mode", "_rest", "head", "keepalive_s")
+    __slots__ = (
+        "_buffer",
+        "_interim_seen",
+        "_is_bodiless",
+        "_left_bytes",
+        "_mode",
+        "_rest",
+        "complete",
+        "head",
+        "keepalive_s",
+    )
 
     def __init__(self, *, is_bodiless: bool = False) -> None:
         self.head: Head | None = None
         self.keepalive_s = 0.0
         """Seconds for which the connection may idle before its next request: 0 forbids reuse, infinite if not said."""
+        self.complete = False
+        """Whether the response has ended, as its framing says."""
         self._is_bodiless = is_bodiless
-        self._mode = _Mode.HEAD
+        self._mode = _IN_HEAD
         self._buffer = bytearray()
         self._rest = b""
         self._left_bytes = 0
         self._interim_seen = 0
 
     @property
-    def complete(self) -> bool:
-        """Whether the response has ended, as its framing says."""
-        return self._mode is _Mode.COMPLETE
+    def is_between_chunks(self) -> bool:
+        """Whether what comes next is the start of a chunk, or of the end."""
+        return self._left_bytes == _CHUNK_SIZE and not self._rest
 
     def feed(self, data: bytes) -> bytes:
         """Take bytes of the socket, give the payload among them.
@@ -82,21 +95,26 @@ class ResponseParser:
         Raises:
             MalformedResponseError: the response cannot be trusted from here on.
         """
-        if self._mode is _Mode.CHUNKED:
+        if self._left_bytes == _CHUNK_SIZE and not self._rest:
+            # The common case, one event in one chunk in one segment, at half the cost of the general way.
+            line = data.find(b"\r\n", 0, 8)
+            if line > 0 and CHUNK_SIZES.get(data[:line]) == len(data) - line - 4 and data.endswith(b"\r\n"):
+                return data[line + 2 : -2]
+        if self._mode == _CHUNKED:
             return self._feed_chunked(data)
-        if self._mode is _Mode.HEAD:
+        if self._mode == _IN_HEAD:
             return self._feed_head(data)
-        if self._mode is _Mode.UNTIL_CLOSE:
+        if self._mode == _UNTIL_CLOSE:
             return data
-        if self._mode is _Mode.LENGTH:
+        if self._mode == _LENGTH:
             return self._feed_length(data)
         self.keepalive_s = 0.0
         return b""
 
     def feed_eof(self) -> None:
         """The peer closed its side: the end of a body that has no other end."""
-        if self._mode is _Mode.UNTIL_CLOSE:
-            self._mode = _Mode.COMPLETE
+        if self._mode == _UNTIL_CLOSE:
+            self._finish(surplus_bytes=0)
 
     def _feed_head(self, data: bytes) -> bytes:
         buffer = self._buffer
@@ -127,12 +145,9 @@ class ResponseParser:
             raise MalformedResponseError("bare LF in the response head")
 
     def _take_head(self, block: bytes) -> None:
-        line, _, _ = block.partition(b"\r\n")
-        start = _STATUS_LINE.fullmatch(line)
-        if start is None:
-            raise MalformedResponseError("invalid status line")
-        headers = _parse_headers(block[len(line) :])
-        status = int(start[2])
+        status_line, *lines = block.split(b"\r\n")
+        status, is_http_1_1 = _read_status(status_line)
+        headers = _read_headers(lines)
         if status == 101:
             raise MalformedResponseError("protocol switch nobody asked for")
         if status < 200:
@@ -140,7 +155,7 @@ class ResponseParser:
             if self._interim_seen > INTERIM_RESPONSES_MAX:
                 raise MalformedResponseError("too many interim responses")
             return
-        self._choose_framing(status, headers, is_http_1_1=start[1] == b"1")
+        self._choose_framing(status, headers, is_http_1_1=is_http_1_1)
         self.head = Head(status, headers)
 
     def _choose_framing(self, status: int, headers: dict[bytes, bytes], *, is_http_1_1: bool) -> None:
@@ -155,15 +170,14 @@ class ResponseParser:
             raise MalformedResponseError("content coding nobody asked for")
         if is_http_1_1:
             self.keepalive_s = _keepalive_s(headers)
-        if status in (204, 304) or self._is_bodiless:
-            self._mode = _Mode.COMPLETE
+        if status in (204, 304) or self._is_bodiless or (length is not None and int(length) == 0):
+            self._finish(surplus_bytes=0)
         elif encoding is not None:
-            self._mode, self._left_bytes = _Mode.CHUNKED, _CHUNK_SIZE
+            self._mode, self._left_bytes = _CHUNKED, _CHUNK_SIZE
         elif length is not None:
-            self._left_bytes = int(length)
-            self._mode = _Mode.LENGTH if self._left_bytes else _Mode.COMPLETE
+            self._mode, self._left_bytes = _LENGTH, int(length)
         else:
-            self._mode, self.keepalive_s = _Mode.UNTIL_CLOSE, 0.0
+            self._mode, self.keepalive_s = _UNTIL_CLOSE, 0.0
 
     def _feed_length(self, data: bytes) -> bytes:
         left = self._left_bytes - len(data)
@@ -178,13 +192,8 @@ class ResponseParser:
             data = self._rest + data
             self._rest = b""
         at, end = 0, len(data)
-        if self._left_bytes == _CHUNK_SIZE and data.endswith(b"\r\n"):
-            # The common case, one event in one chunk in one segment, at half the cost of the general way.
-            line = data.find(b"\r\n", 0, 8)
-            if line > 0 and _SIZES.get(data[:line]) == end - line - 4:
-                return data[line + 2 : -2]
         parts: list[bytes] = []
-        while at < end and self._mode is _Mode.CHUNKED:
+        while at < end and self._mode == _CHUNKED:
             left = self._left_bytes
             if left > 0:
                 stop = min(at + left, end)
@@ -234,28 +243,43 @@ class ResponseParser:
         return len(data)
 
     def _finish(self, *, surplus_bytes: int) -> None:
-        self._mode = _Mode.COMPLETE
+        self._mode = _COMPLETE
+        self.complete = True
         if surplus_bytes:
             self.keepalive_s = 0.0
 
 
-def _parse_headers(block: bytes) -> dict[bytes, bytes]:
-    lines = block.count(b"\r\n")
-    if lines > HEADERS_MAX:
-        raise MalformedResponseError("too many response headers")
-    fields = _HEADER.findall(block)
-    if len(fields) != lines:
+@lru_cache(maxsize=KNOWN_LINES_MAX)
+def _read_status(line: bytes) -> tuple[int, bool]:
+    """Status, and whether it is HTTP/1.1."""
+    start = _STATUS_LINE.fullmatch(line)
+    if start is None:
+        raise MalformedResponseError("invalid status line")
+    return int(start[2]), start[1] == b"1"
+
+
+@lru_cache(maxsize=KNOWN_LINES_MAX)
+def _read_header(line: bytes) -> tuple[bytes, bytes]:
+    """Name in lower case, and value."""
+    field = _HEADER.fullmatch(line)
+    if field is None:
         # Folded lines, blanks before the colon, control characters and bare CR or LF all end here.
         raise MalformedResponseError("invalid response header")
+    return field[1].lower(), field[2].rstrip(b" \t")
+
+
+def _read_headers(lines: list[bytes]) -> dict[bytes, bytes]:
+    if len(lines) > HEADERS_MAX:
+        raise MalformedResponseError("too many response headers")
     headers: dict[bytes, bytes] = {}
-    for raw_name, value in fields:
-        name = raw_name.lower()
+    for line in lines:
+        name, value = _read_header(line)
         if name in headers:
             if name in (b"content-length", b"transfer-encoding"):
                 raise MalformedResponseError("repeated framing header")
-            headers[name] += b", " + value.rstrip(b" \t")
+            headers[name] += b", " + value
         else:
-            headers[name] = value.rstrip(b" \t")
+            headers[name] = value
     return headers
 
 

@@ -14,6 +14,7 @@ import re
 import socket
 import ssl
 from contextlib import AbstractAsyncContextManager
+from functools import lru_cache
 from types import TracebackType
 from urllib.parse import urlsplit
 
@@ -76,7 +77,7 @@ class Upstream:
         self._host = url.hostname
         self._port = url.port or (443 if url.scheme == "https" else 80)
         self._tls = (tls or ssl.create_default_context()) if url.scheme == "https" else None
-        self._host_line = b" HTTP/1.1\r\nHost: " + url.netloc.encode("ascii") + b"\r\n"
+        self._host_line = b"Host: " + url.netloc.encode("ascii") + b"\r\n"
         self._timeouts = timeouts or UpstreamTimeouts()
         self._connections_max = connections_max
         self._idle_connections_max = idle_connections_max
@@ -118,13 +119,10 @@ class Upstream:
             ValueError: path or headers would break the framing; a mistake of the caller.
             UpstreamFailure: on entering; the request was not sent.
         """
-        if not _PATH.fullmatch(path):
-            raise ValueError("a path starts with / and is printable ASCII")
         if not _HEADER_LINES.fullmatch(headers):
             raise ValueError("header lines are `name: value` and end in CRLF")
         length = b"" if method == b"GET" and not body else b"Content-Length: %d\r\n" % len(body)
-        target = (self._prefix + path).encode("ascii")
-        head = b"%b %b%b%b%b\r\n" % (method, target, self._host_line, headers, length)
+        head = b"%b%b%b%b\r\n" % (_request_line(method, self._prefix, path), self._host_line, headers, length)
         return _Sending(self, head, body, is_bodiless=method == b"HEAD")
 
     async def fetch(
@@ -171,7 +169,7 @@ class Upstream:
         """The connection used last, if one is still good."""
         while self._idle:
             connection, _ = self._idle.popitem()
-            if now - connection.idle_since < connection.keepalive_s and connection.is_silent:
+            if now - connection.idle_since < connection.keepalive_s and connection.is_silent():
                 return connection
             connection.transport.abort()
         return None
@@ -214,8 +212,9 @@ class Upstream:
         """Take a connection back after its exchange: into the pool, or out of the world."""
         exchange, connection.exchange = connection.exchange, None
         assert exchange is not None
-        exchange.abort()
-        assert exchange.ended_at is not None
+        if exchange.ended_at is None:
+            exchange.abort()
+            assert exchange.ended_at is not None
         transport = connection.transport
         connection.keepalive_s = min(exchange.keepalive_s, self._keepalive_s)
         is_full = len(self._idle) >= self._idle_connections_max
@@ -248,6 +247,13 @@ class Upstream:
     async def _loss(self) -> None:
         self._lost.clear()
         await self._lost.wait()
+
+
+@lru_cache(maxsize=256)
+def _request_line(method: bytes, prefix: str, path: str) -> bytes:
+    if not _PATH.fullmatch(path):
+        raise ValueError("a path starts with / and is printable ASCII")
+    return b"%b %b HTTP/1.1\r\n" % (method, (prefix + path).encode("ascii"))
 
 
 class _Sending:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import resource
 import signal
 import sys
@@ -24,7 +23,7 @@ from gateway.cli.output import fail_bad_config, print_json, print_table
 from gateway.config import Config, ConfigError, Fault
 from gateway.config.source import ConfigSource
 from gateway.descriptors import raise_files_max
-from gateway.event_loop import loop_factory
+from gateway.event_loop import collect_seldom, loop_factory
 from gateway.front import Front
 from gateway.http_front import serve_http
 from gateway.reporting.logs import Logs, configure
@@ -92,7 +91,7 @@ def launch(source: ConfigSource, *, as_json: bool, front: Front | None = None, s
         raise typer.Exit(2)
     if front is None:
         front = worker_front(config.workers) if config.workers > 1 else serve_http
-    gc.freeze()  # What there is by now stays, and need not be looked through for garbage again and again.
+    collect_seldom()
     raise_files_max()
     _dump_no_core()
     logs = configure(config.log.level, config.log.format, admitted_share=config.log.admitted_share)

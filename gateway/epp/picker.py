@@ -136,7 +136,7 @@ class Picker:
         path, settings = path_of(head), self._settings
         if is_listing(path, head.headers):
             settings.keys.tenant_for(head.headers.get("authorization"))
-            models = {model: self._gate.context_tokens(model) for model in sorted(self._gate.models())}
+            models = {model: served.context_tokens for model, served in self._gate.models().items()}
             await stream.send(_page(models_page(path, models, settings.started_at_unix_s), id_))
             return None
         taken = await read_request(stream, head, settings.keys, settings.intake, id_)

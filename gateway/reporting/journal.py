@@ -5,6 +5,7 @@ It is told of decisions after they were made and is asked by nobody who makes th
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
@@ -41,7 +42,7 @@ class Journal:
         self._unix_at_zero_s = unix_at_zero_s
         self._lines = lines
         self._kept_max = kept_max
-        self._kept: dict[str, RequestRecord | Unfinished] = {}
+        self._kept: OrderedDict[str, RequestRecord | Unfinished] = OrderedDict()
         """In the order of the decisions. Clients choose ids: the newest request of one counts."""
 
     def admitted(self, request_id: str, so_far: Unfinished) -> None:
@@ -69,10 +70,12 @@ class Journal:
         return [self._shown(kept) for kept in list(self._kept.values())[: -limit - 1 : -1]]
 
     def _put(self, request_id: str, kept: RequestRecord | Unfinished) -> None:
-        self._kept.pop(request_id, None)
-        self._kept[request_id] = kept
-        if len(self._kept) > self._kept_max:
-            del self._kept[next(iter(self._kept))]
+        journal = self._kept
+        if request_id in journal:
+            journal.move_to_end(request_id)
+        journal[request_id] = kept
+        if len(journal) > self._kept_max:
+            journal.popitem(last=False)
 
     def _shown(self, kept: RequestRecord | Unfinished) -> dict[str, object]:
         if isinstance(kept, RequestRecord):

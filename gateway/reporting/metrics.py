@@ -12,7 +12,7 @@ from prometheus_client.exposition import choose_encoder
 from gateway.admission.commands import Admit, Command, Refuse
 from gateway.admission.events import Arrived, Event, Left
 from gateway.admission.snapshot import Snapshot
-from gateway.domain import Priority, Ticket
+from gateway.domain import Priority, Reason, Ticket
 from gateway.errors import RETRY_AFTER_MAX_S
 from gateway.reporting.backends import BackendMetrics
 from gateway.reporting.ext_proc import ExtProcMetrics
@@ -57,7 +57,6 @@ class Metrics:
         self._exceed_ratio_target = exceed_ratio_target
         self._names = {OTHER, *models}
         self._models: dict[str, ModelSeries] = {}
-        self._served: dict[tuple[str, str], ServedSeries] = {}
         self._pending: dict[int, tuple[Ticket, float]] = {}
         self._running: dict[int, tuple[Gauge, str, float]] = {}
         self._endpoints: set[str] = set()
@@ -69,6 +68,8 @@ class Metrics:
         self._process = ProcessMetrics(families, version=version, revision=revision, config_sha256=config_sha256)
         self.on_decision: Callable[[float], None] = families.histogram("admission_decision_duration_seconds").observe
         """Takes how long one call of admission took, seconds."""
+        self.catch_up: Callable[[], None] = lambda: None
+        """Called before anything is shown: whoever holds back what it has to tell tells it."""
         self._overflow = families.counter("label_overflow_total", "model_name")
         for name in sorted(self._names):
             self._model(name)
@@ -104,14 +105,16 @@ class Metrics:
         if name not in self._names:
             self._overflow.inc()
             name = OTHER
-        model = self._model(name)
-        served = self._served_by(name, record.backend or NO_BACKEND)
-        served.end(self._endpoint(record.endpoint), record)
+        model = self._models.get(name) or self._model(name)
+        backend = record.backend or NO_BACKEND
+        served = model.served.get(backend) or self._served_by(model, backend)
+        endpoint = record.endpoint if record.endpoint in self._endpoints else self._endpoint(record.endpoint)
+        served.end(endpoint, record)
         if record.disconnect is not None:
             model.disconnects[record.disconnect].inc()
         for attempt in record.attempts:
             self._backends.failed(attempt)
-        if record.backend in self._backends:
+        if served.is_served:
             served.count_tokens(record)
         if record.finished:
             model.compare(record)
@@ -181,6 +184,7 @@ class Metrics:
             snapshot: of admission.
             kinds: the kind of each backend, as far as it is known.
         """
+        self.catch_up()
         for name in self._backends.names - {backend.name for backend in snapshot.backends}:
             self._forget(name)
         for backend in snapshot.backends:
@@ -191,8 +195,7 @@ class Metrics:
                     continue
                 self._names.add(name)
                 if not backend.hosted:  # a provider lists hundreds: theirs come with their first request
-                    self._model(name)
-                    self._served_by(name, backend.name)
+                    self._served_by(self._model(name), backend.name)
         self._backends.refresh_infos(snapshot, kinds, frozenset(self._names))
         self._gpus.refresh(snapshot)
         self._tenants.refresh(snapshot.tenants)
@@ -201,6 +204,7 @@ class Metrics:
 
     def decision_counts(self) -> list[dict[str, str | int]]:
         """How often each decision was made since the start, for the page; those never made are left out."""
+        self.catch_up()
         return [
             {"model": name, "priority": priority, "outcome": outcome, "reason": reason, "count": int(made.value)}
             for name, model in self._models.items()
@@ -218,18 +222,19 @@ class Metrics:
         """Nothing is told of a backend that is not configured any more: its last state would stand for ever."""
         self._backends.forget(backend)
         self._looks.forget(backend)
-        self._served = {key: served for key, served in self._served.items() if key[1] != backend}
+        for model in self._models.values():
+            model.served.pop(backend, None)
         self._families.remove_all(backend=backend)
 
-    def _name(self, model: str) -> str:
-        return model if model in self._names else OTHER
+    def _model_of(self, ticket: Ticket) -> ModelSeries:
+        name = ticket.model
+        return self._models.get(name) or self._model(name if name in self._names else OTHER)
 
     def _model(self, name: str) -> ModelSeries:
         model = self._models.get(name)
         if model is None:
             model = self._models[name] = ModelSeries(self._families, name)
             model.exceed_target.set(self._exceed_ratio_target)
-            self._served_by(name, NO_BACKEND)
         return model
 
     def _endpoint(self, endpoint: str) -> str:
@@ -239,47 +244,53 @@ class Metrics:
             self._endpoints.add(endpoint)
         return endpoint
 
-    def _served_by(self, model: str, backend: str) -> ServedSeries:
-        served = self._served.get((model, backend))
+    def _served_by(self, model: ModelSeries, backend: str) -> ServedSeries:
+        """Its requests on a backend; a backend of which nothing is known yet counts as none."""
+        served = model.served.get(backend)
         if served is None:
-            if backend != NO_BACKEND and backend not in self._backends:
-                return self._served_by(model, NO_BACKEND)
-            served = self._served[model, backend] = ServedSeries(self._families, model, backend)
+            if backend not in self._backends:
+                return model.served[NO_BACKEND]
+            served = model.served[backend] = ServedSeries(self._families, model.name, backend)
         return served
 
-    def _decide(self, ticket: Ticket, outcome: str, reason: str, tokens: int, waited_s: float) -> None:
-        asked = self._model(self._name(ticket.model)).asked[ticket.priority]
-        asked.decide(outcome, reason, tokens, waited_s)
+    def _decide(
+        self, model: ModelSeries, ticket: Ticket, outcome: str, reason: Reason, tokens: int, waited_s: float
+    ) -> None:
+        model.asked[ticket.priority].decide(outcome, reason._value_, tokens, waited_s)
         if self._tells_tenants:
             self._tenants.decide(ticket.tenant, outcome)
 
     def _admitted(self, ticket: Ticket, command: Admit, now: float) -> None:
+        model = self._models.get(ticket.model) or self._model_of(ticket)
         if not ticket.retried:
             tokens = command.kv_tokens or _expected_tokens(ticket)
-            self._decide(ticket, "admitted", command.reason.value, tokens, command.waited_s)
-        if command.backend in self._backends:
-            in_flight = self._served_by(self._name(ticket.model), command.backend).in_flight[ticket.priority]
+            self._decide(model, ticket, "admitted", command.reason, tokens, command.waited_s)
+        served = model.served.get(command.backend) or self._served_by(model, command.backend)
+        if served.is_served:
+            in_flight = served.in_flight[ticket.priority]
             in_flight.inc()
             self._running[ticket.id] = (in_flight, command.backend, now)
 
     def _refused(self, ticket: Ticket, command: Refuse, waited_s: float, *, queued: bool) -> None:
-        refusal = command.refusal
+        model, refusal = self._model_of(ticket), command.refusal
         if not ticket.retried:
             outcome = "evicted" if queued else "rejected"
             tokens = refusal.need_tokens or _expected_tokens(ticket)
-            self._decide(ticket, outcome, refusal.reason.value, tokens, waited_s)
+            self._decide(model, ticket, outcome, refusal.reason, tokens, waited_s)
         if refusal.retry_after_s is not None:
-            self._model(self._name(ticket.model)).retry_after_s.observe(min(refusal.retry_after_s, RETRY_AFTER_MAX_S))
+            model.retry_after_s.observe(min(refusal.retry_after_s, RETRY_AFTER_MAX_S))
 
     def _left(self, ticket_id: int, now: float) -> None:
         running = self._running.pop(ticket_id, None)
         if running is not None:
             running[0].dec()
+            return
         pending = self._pending.pop(ticket_id, None)
         if pending is not None:
             ticket, since = pending
             if not ticket.retried:
-                self._decide(ticket, "evicted", "client_gone", _expected_tokens(ticket), now - since)
+                model = self._model_of(ticket)
+                self._decide(model, ticket, "evicted", Reason.CLIENT_GONE, _expected_tokens(ticket), now - since)
 
     def _refresh_queues(self, snapshot: Snapshot) -> None:
         waiting = {(queue.model, queue.priority): queue for queue in snapshot.queues}

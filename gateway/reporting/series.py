@@ -13,8 +13,6 @@ from gateway.reporting.families import (
     NO_BACKEND,
     OUTCOMES,
     PHASES,
-    PREDICTION_KINDS,
-    PREDICTION_RESULTS,
     PRIORITIES,
 )
 from gateway.reporting.record import RequestRecord
@@ -31,13 +29,15 @@ class ServedSeries:
 
     def __init__(self, families: Families, model: str, backend: str) -> None:
         self._families, self._model, self._backend = families, model, backend
+        self.is_served = backend != NO_BACKEND
+        """Only then are there series of what a backend makes."""
         self.duration_s: dict[str, Histogram] = {}
         self.answered: dict[tuple[str, int], Counter] = {}
         for endpoint in ENDPOINTS:
             self._duration(endpoint)
             for code in CODES.get(backend, CODES_SERVED):
                 self._answered(endpoint, code)
-        if backend == NO_BACKEND:
+        if not self.is_served:
             return
         pair = (model, backend)
         self.ttft_s = families.histogram("time_to_first_token_seconds", *pair)
@@ -53,14 +53,17 @@ class ServedSeries:
     def end(self, endpoint: str, record: RequestRecord) -> None:
         """Count one answered request."""
         (self.answered.get((endpoint, record.code)) or self._answered(endpoint, record.code)).inc()
-        duration = self.duration_s.get(endpoint) or self._duration(endpoint)
-        duration.observe(record.duration_s, _exemplar(record))
+        duration_s = self.duration_s.get(endpoint) or self._duration(endpoint)
+        duration_s.observe(record.duration_s, _exemplar(record) if record.trace_id else None)
 
     def count_tokens(self, record: RequestRecord) -> None:
         """Count what an answer was made of; only where there was a backend."""
-        self.prompt_tokens.inc(record.prompt_tokens or 0)
-        self.cached_prompt_tokens.inc(record.cached_prompt_tokens or 0)
-        self.output_tokens.inc(record.output_tokens or 0)
+        if record.prompt_tokens:
+            self.prompt_tokens.inc(record.prompt_tokens)
+        if record.cached_prompt_tokens:
+            self.cached_prompt_tokens.inc(record.cached_prompt_tokens)
+        if record.output_tokens:
+            self.output_tokens.inc(record.output_tokens)
         if record.ttft_s is not None:
             exemplar = _exemplar(record)
             self.ttft_s.observe(record.ttft_s, exemplar)
@@ -102,10 +105,28 @@ class AskedSeries:
         return self.decisions.setdefault((outcome, reason), series)
 
 
+class PredictionSeries:
+    """How the prompts of one model, or its outputs, compare to what was predicted."""
+
+    def __init__(self, families: Families, model: str, kind: str) -> None:
+        self.ratio = families.histogram("prediction_ratio", model, kind)
+        self.covered = families.counter("prediction_outcomes_total", model, kind, "covered")
+        self.exceeded = families.counter("prediction_outcomes_total", model, kind, "exceeded")
+
+    def compare(self, actual: float, predicted: float, bound: float) -> None:
+        """Count one prediction that came true or did not."""
+        if predicted > 0:
+            self.ratio.observe(actual / predicted)
+        (self.covered if actual <= bound else self.exceeded).inc()
+
+
 class ModelSeries:
     """What is known of one model as a whole."""
 
     def __init__(self, families: Families, model: str) -> None:
+        self.name = model
+        self.served = {NO_BACKEND: ServedSeries(families, model, NO_BACKEND)}
+        """By backend."""
         self.asked = {
             priority: AskedSeries(families, model, name) for priority, name in zip(Priority, PRIORITIES, strict=True)
         }
@@ -113,12 +134,8 @@ class ModelSeries:
         self.retry_after_s = families.histogram("retry_after_seconds", model)
         self.queue_limit = families.gauge("admission_queue_limit", model)
         self.exceed_target = families.gauge("prediction_target_exceed_ratio", model)
-        self.ratio = {kind: families.histogram("prediction_ratio", model, kind) for kind in PREDICTION_KINDS}
-        self.bounds = {
-            (kind, result): families.counter("prediction_outcomes_total", model, kind, result)
-            for kind in PREDICTION_KINDS
-            for result in PREDICTION_RESULTS
-        }
+        self.prompt = PredictionSeries(families, model, "prompt")
+        self.output = PredictionSeries(families, model, "output")
         self.coverage = {level: families.gauge("prediction_coverage_ratio", model, f"{level:g}") for level in LEVELS}
         for gauge in self.coverage.values():
             gauge.set(math.nan)
@@ -128,21 +145,16 @@ class ModelSeries:
         """Hold what was predicted of a request that its backend finished against what came."""
         if record.prompt_tokens is not None and record.predicted_prompt_tokens is not None:
             bound = record.predicted_prompt_bound or record.predicted_prompt_tokens
-            self._compare("prompt", record.prompt_tokens, record.predicted_prompt_tokens, bound)
+            self.prompt.compare(record.prompt_tokens, record.predicted_prompt_tokens, bound)
         if record.output_tokens is not None and record.predicted_output_bound is not None:
             each = record.output_tokens / record.sequences
-            self._compare("output", each, record.predicted_output_p50 or 0, record.predicted_output_bound)
+            self.output.compare(each, record.predicted_output_p50 or 0, record.predicted_output_bound)
 
     def predict(self, coverage: Mapping[float, float | None], fitted_unix_s: float | None) -> None:
         """How well the model's forecast has covered, by level, and when it was made."""
         for level, share in coverage.items():
             self.coverage[level].set(math.nan if share is None else share)
         self.fitted_at.set(fitted_unix_s or 0)
-
-    def _compare(self, kind: str, actual: float, predicted: float, bound: float) -> None:
-        if predicted > 0:
-            self.ratio[kind].observe(actual / predicted)
-        self.bounds[kind, "covered" if actual <= bound else "exceeded"].inc()
 
 
 def _exemplar(record: RequestRecord) -> dict[str, str] | None:

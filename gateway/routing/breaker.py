@@ -123,7 +123,7 @@ class Breaker:
         """Before this nothing may be sent there; long ago where it may."""
         if self.state is BreakerState.OPEN:
             return self.opened_until
-        return max(self._probes.values(), default=-NEVER) + PROBE_MAX_S
+        return max(self._probes.values()) + PROBE_MAX_S if self._probes else -NEVER
 
     def _open(self, now: float) -> None:
         is_calm = self.state is BreakerState.CLOSED and now - self.closed_at > CALM_S

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gateway.domain import Reason
 
@@ -14,7 +14,7 @@ is worth going past an emptier backend, but not past one that is emptier by half
 up on one backend while the others idle. Chosen, not measured: how much is gained depends on how much is shared."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Offer:
     """A backend that could take the request now."""
 
@@ -28,6 +28,10 @@ class Offer:
     """It has room, but the first token would come too late."""
     matched_share: float = 0.0
     """Part of its prompt that is expected in the prefix cache there."""
+    spare: float | None = field(default=None, compare=False)
+    """Part of the backend's time that prompts may take with it there; None: not reckoned yet."""
+    first_token_s: float | None = field(default=None, compare=False)
+    """Predicted seconds until its first token; likewise."""
 
     @property
     def score(self) -> float:

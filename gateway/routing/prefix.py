@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import struct
 from bisect import bisect_left
 from collections.abc import Hashable, Sequence, Set as AbstractSet
 from dataclasses import dataclass, field
 
 CHUNK_BYTES = 1024
+_CHUNK = struct.Struct(f"{CHUNK_BYTES}s")
 CHUNKS_MAX = 64
 """Of one prompt: what comes after 64 KiB is not looked at, so that a long prompt costs no more than 0.1 ms."""
 REMEMBERED_MAX = 65_536
@@ -31,9 +33,8 @@ def chain(start: Hashable, prompt: bytes | memoryview) -> tuple[int, ...]:
     names: list[int] = []
     name = hash(start)
     whole = min(len(prompt) // CHUNK_BYTES, CHUNKS_MAX) * CHUNK_BYTES
-    text = bytes(prompt[:whole])
-    for place in range(0, whole, CHUNK_BYTES):
-        name = hash((name, text[place : place + CHUNK_BYTES]))
+    for (chunk,) in _CHUNK.iter_unpack(prompt[:whole]):
+        name = hash((name, chunk))
         names.append(name)
     return tuple(names)
 

@@ -28,7 +28,6 @@ from gateway.workers.messages import (
     Learned,
     Opened,
     Retire,
-    ServedModel,
     Setup,
     State,
     ToOwner,
@@ -248,13 +247,10 @@ class Crew:
         gate = self._parts.gate
         if not gate.is_surveyed:
             return None
-        models = {
-            model: ServedModel(gate.engines(model), gate.context_tokens(model)) for model in sorted(gate.models())
-        }
         found = {name: backend.found for name, backend in self._parts.backends.items()}
         kinds = {name: kind for name, kind in found.items() if kind is not None}
         is_strained = self._parts.shedding.strain is not None
-        return State(models, gate.is_known, self._parts.is_draining(), is_strained, kinds)
+        return State(gate.models(), gate.is_known, self._parts.is_draining(), is_strained, kinds)
 
     def _tell_learned(self) -> None:
         pricing = self._parts.pricing

@@ -13,7 +13,7 @@ from estimator.demand import End, Shape
 from gateway.admission.commands import Admit
 from gateway.admission.consider import Verdict
 from gateway.backends.settings import EngineKind
-from gateway.domain import Outcome, Refusal, Ticket, Usage
+from gateway.domain import Outcome, Refusal, ServedModel, Ticket, Usage
 from gateway.reporting.record import RequestRecord
 
 
@@ -156,13 +156,6 @@ class Considered(Message, tag=23):
     """The answer to the oldest `Consider` that has none."""
 
     verdict: Verdict
-
-
-class ServedModel(Message):
-    """A model that some backend serves."""
-
-    engines: int
-    context_tokens: int | None
 
 
 class State(Message, tag=24):

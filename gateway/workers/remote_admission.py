@@ -14,7 +14,7 @@ from gateway.admission.consider import Verdict
 from gateway.admission.events import Arrived, BackendBusy, BackendMissed, Event, Left, Progressed
 from gateway.admission.holding import Holding
 from gateway.admission.snapshot import Snapshot
-from gateway.domain import Reason, Refusal, Ticket
+from gateway.domain import Reason, Refusal, ServedModel, Ticket
 from gateway.workers.messages import (
     Admitted,
     Arrive,
@@ -24,7 +24,6 @@ from gateway.workers.messages import (
     Missed,
     Progress,
     Refused,
-    ServedModel,
     State,
     ToOwner,
 )
@@ -123,15 +122,9 @@ class RemoteAdmission:
         """Whether every backend has answered a look."""
         return self._is_known
 
-    def engines(self, model: str) -> int:
-        """How many own engines serve a model."""
-        served = self._models.get(model)
-        return 0 if served is None else served.engines
-
-    def context_tokens(self, model: str) -> int | None:
-        """Longest prompt plus output that an own backend takes for a model."""
-        served = self._models.get(model)
-        return None if served is None else served.context_tokens
+    def served(self, model: str) -> ServedModel | None:
+        """What is known of a model; None if no backend has said that it serves it."""
+        return self._models.get(model)
 
     async def consider(self, ticket: Ticket, now: float) -> Verdict:  # noqa: ARG002  # the owner has its own clock
         """What would become of a request."""

@@ -18,8 +18,8 @@ from estimator import EstimatorError
 from gateway.app import metrics_of, relay_settings
 from gateway.backends.backend import Backend
 from gateway.config import Config, ConfigError
-from gateway.descriptors import files_max, places
-from gateway.event_loop import loop_factory
+from gateway.descriptors import files_max, places, raise_files_max
+from gateway.event_loop import collect_seldom, loop_factory
 from gateway.front import Parts
 from gateway.gate import Gate
 from gateway.http_front import serve_http
@@ -64,6 +64,8 @@ def main(channel_fd: int, listening_fd: int) -> None:
     """Work until the owner says so, or is gone."""
     for signal_ in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signal_, signal.SIG_IGN)  # A terminal sends them to everybody; the owner decides.
+    collect_seldom()
+    raise_files_max()
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         status = runner.run(_work(socket.socket(fileno=channel_fd), socket.socket(fileno=listening_fd)))
     sys.exit(status)

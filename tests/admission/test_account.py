@@ -69,6 +69,22 @@ def test_room_for_sure_comes_before_room_that_is_likely() -> None:
     assert -1 <= likely.free_share < 0
 
 
+@pytest.mark.parametrize(("blocks", "output"), [(10, BLOCK), (60, 50 * BLOCK)])
+@pytest.mark.parametrize("first_token_by", [NEVER, 9.0])
+def test_what_was_offered_is_not_reckoned_again(blocks: float, output: int, first_token_by: float) -> None:
+    """With the offer or without it, the same is noted: where there is room for sure, and where a forecast is asked."""
+    came = replace(ticket(2, blocks, output=output), first_token_by=first_token_by, token_interval_max_s=0.2)
+    books = []
+    for tells in (True, False):
+        account = fast(engine())
+        account.admit(ticket(1, 60, streamed=False), 0.0, backlog=1)
+        offered = account.offer(came, 0.1, backlog=1, contended=False)
+        assert isinstance(offered, Offer)
+        account.admit(came, 0.1, backlog=1, offer=offered if tells else None)
+        books.append((account.pace, offered))
+    assert books[0] == books[1]
+
+
 def test_under_a_backlog_starts_are_spaced() -> None:
     """So that requests stand at all stages of growth at once; without one, or on an idle engine, they are not."""
     account = fast(engine())

@@ -5,7 +5,7 @@ import pytest
 from gateway.admission.admission import TIMER_MIN_S, Admission
 from gateway.admission.events import Arrived, BackendBusy, BackendMissed, BackendRead, Left, Progressed
 from gateway.admission.limits import AdmissionLimits
-from gateway.domain import Outcome
+from gateway.domain import Outcome, ServedModel
 from tests.admission.words import MODEL, Playbook, reading, ticket
 
 
@@ -61,9 +61,8 @@ def test_looking_changes_nothing() -> None:
 def test_context_and_models() -> None:
     """For those who price requests."""
     play = Playbook().engine("a", 10).engine("b", 20)
-    assert play.admission.context_tokens(MODEL) == 320
-    assert play.admission.context_tokens("other") is None
-    assert play.admission.engines("other") == 0
+    assert play.admission.served(MODEL) == ServedModel(2, 320)
+    assert play.admission.served("other") is None
     assert play.admission.models() == {MODEL}
 
 

@@ -47,6 +47,11 @@ def build(pool: Pool) -> Outlook:
     return outlook_of(pool, Z, 0.0, 1.0)
 
 
+def peak_with(look: Outlook, trial: Lease, now: float = 0.0, allowed: float = math.inf) -> float:
+    """The peak with this one as well."""
+    return look.peak_with(trial.ticket.demand, trial.output, now, allowed)
+
+
 def true_peak(leases: list[Lease]) -> int:
     """Token by token: all advance together, and whoever reaches its hard end is gone in the next step."""
     ends = {lease: lease.ticket.demand.output_tokens_max - lease.generated(0, 1) for lease in leases}
@@ -67,7 +72,7 @@ def test_known_lengths_are_packed_safely(
     assert true_peak(leases) <= look.peak(0.0) <= ends
     prompt, output, _, n = one_more
     trial = lend(Pool(capacity(10_000), "1"), 99, (prompt, output, 0, n))
-    assert true_peak([*leases, trial]) <= look.peak_with(trial, 0.0) <= ends + trial.final_blocks
+    assert true_peak([*leases, trial]) <= peak_with(look, trial) <= ends + trial.final_blocks
 
 
 def test_known_lengths_are_packed_tightly() -> None:
@@ -98,7 +103,7 @@ def test_adding_and_taking_away_is_building_anew(sizes: list[tuple[int, int, int
         if number not in out:
             fresh.add(lease)
     assert look.peak(0.0) == fresh.peak(0.0)
-    assert look.peak_with(trial, 0.0) == fresh.peak_with(trial, 0.0)
+    assert peak_with(look, trial) == peak_with(fresh, trial)
     assert look.tokens_until(50, 100, 0.0) == fresh.tokens_until(50, 100, 0.0)
 
 
@@ -131,7 +136,7 @@ def test_what_is_added_is_what_was_asked_for() -> None:
     assert look.peak(0.0) == 0
     for number, output in enumerate((10, 1000, 300)):
         trial = lend(pool, number, (3, output, 0, 1), forecast=LEARNED)
-        expected = look.peak_with(trial, 0.0)
+        expected = peak_with(look, trial)
         look.add(trial)
         assert look.peak(0.0) == expected
 
@@ -145,7 +150,7 @@ def test_what_was_tried_is_what_is_counted_in() -> None:
         lease = lend(pool, number, size, forecast=LEARNED)
         for look in (tried, asked):
             look.peak(0.0)
-        tried.peak_with(lease, 0.0)
+        peak_with(tried, lease)
         for look in (tried, asked):
             look.add(lease)
         assert tried.peak(0.0) == asked.peak(0.0)
@@ -163,7 +168,7 @@ def test_one_with_prompts_of_several_lengths_is_the_sum_of_its_sequences() -> No
     lease = pool.lend(both, 100, 0.0)
     look = build(pool)
     assert look.peak(0.0) == lease.final_blocks == 2 * (10 + 38 + 10)
-    assert look.peak_with(lease, 0.0) == 2 * lease.final_blocks
+    assert peak_with(look, lease) == 2 * lease.final_blocks
     look.remove(1)
     assert look.peak(0.0) == 0
 
@@ -270,6 +275,20 @@ def test_time_brings_all_of_them_forward() -> None:
     assert look.peak_within(10.0, 0.0) < look.peak(0.0)
 
 
+@given(st.lists(st.tuples(SIZES, st.booleans(), st.sampled_from((0.0, 1.0, 60.0))), min_size=1, max_size=20))
+def test_a_known_peak_is_kept_while_it_holds(steps: list[tuple[tuple[int, int, int, int], bool, float]]) -> None:
+    """Whoever comes or goes meanwhile, and whatever time passes."""
+    pool, now = Pool(capacity(), "1"), 0.0
+    look = build(pool)
+    for number, (size, leaves, seconds) in enumerate(steps):
+        look.add(lend(pool, number, size))
+        if leaves:
+            look.remove(number // 2)
+        for _ in range(2):
+            assert look.peak(now) == look.peak_within(1e9, now)
+            now += seconds
+
+
 def test_looking_at_a_copy_leaves_no_trace() -> None:
     pool = Pool(capacity(), "1")
     lease = lend(pool, 1, (50, 100, 0, 1))
@@ -292,6 +311,32 @@ def test_room_comes_when_the_first_ones_end() -> None:
     assert 100 < look.tokens_until(30, 100, 0.0) <= 110
     assert 400 < look.tokens_until(90, 100, 0.0) <= 410
     assert 350 < look.tokens_until(90, 100, 50.0) <= 360
+
+
+def test_a_bound_of_the_wait_needs_no_settling() -> None:
+    """Who has come since counts with all that it may hold; who has left counts still."""
+    pool = Pool(capacity(10_000), "1")
+    lend(pool, 1, (50, 100, 0, 1), forecast=LEARNED)
+    look = build(pool)
+    assert look.tokens_until(20, 70, 0.0, at_most=True) == look.tokens_until(20, 70, 0.0)
+    look.add(lend(pool, 2, (20, 160, 0, 1), forecast=LEARNED))
+    bound = look.tokens_until(20, 90, 0.0, at_most=True)
+    assert look._newcomers
+    assert bound > look.tokens_until(20, 90, 0.0) == look.tokens_until(20, 90, 0.0, at_most=True)
+    assert not look._newcomers
+
+
+def test_changes_are_settled_once_they_are_many() -> None:
+    """A list that only grows would be a leak, and would cost whoever asks."""
+    pool = Pool(capacity(10_000), "1")
+    look = build(pool)
+    for number in range(3 * forecast.CHANGES_MAX):
+        look.add(lend(pool, number, (1, 100, 0, 1), forecast=LEARNED))
+        if number % 2:
+            look.remove(number)
+        peak_with(look, pool.leases[0])
+        assert look._peaks is not None
+        assert len(look._peaks.changes) <= forecast.CHANGES_MAX
 
 
 @given(

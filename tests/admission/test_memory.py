@@ -1,5 +1,6 @@
 """A pool with its outlook: that the two go together, and that a forecast is asked only where it is needed."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -13,9 +14,11 @@ from gateway.admission.curves import peak_of
 from gateway.admission.forecast import Outlook
 from gateway.admission.ledger import Lease, Pool
 from gateway.admission.limits import AdmissionLimits
-from gateway.admission.memory import AGE_MAX, Memory
+from gateway.admission.memory import AGE_MAX, SIZES_MAX, Memory
+from gateway.admission.rehearsal import rehearsal
 from gateway.admission.standing import Speed
 from gateway.domain import Outcome, Ticket
+from tests.admission.test_forecast import peak_with
 from tests.admission.words import BLOCK, MODEL, NEVER_ENDING, POOL, capacity, ticket
 
 SPEED = 30.0
@@ -156,6 +159,32 @@ def test_it_is_refreshed_for_who_looks_only() -> None:
     assert known.outlook.age(2.0) == 0
 
 
+def test_it_is_kept_fresh_where_somebody_may_look_soon() -> None:
+    """A pool that is nearly full at the hard ends; who has come has their place in the table then."""
+    known = memory(100)
+    known.lend(ticket(1, 80), 0.0)
+    known.keep_fresh(1.0)
+    assert known.outlook.age(1.0) > AGE_MAX
+    known.lend(ticket(2, 15), 1.0)
+    known.keep_fresh(1.0)
+    assert known.outlook.age(1.0) == 0
+    known.lend(ticket(3, 1), 1.0)
+    assert known.outlook._newcomers
+    known.keep_fresh(1.0)
+    assert not known.outlook._newcomers
+
+
+def test_sizes_are_kept_for_a_while() -> None:
+    """Of few; and of the very request, not of one that has its number."""
+    known = memory()
+    first = ticket(1, 10)
+    assert known.size(first) is known.size(first)
+    assert known.size(replace(first)) is not known.size(first)
+    for number in range(2 * SIZES_MAX):
+        known.size(ticket(number, 10))
+    assert len(known._sizes) <= SIZES_MAX
+
+
 def test_embeddings_generate_nothing() -> None:
     """Their prompts are held, and nothing more."""
     known = memory()
@@ -204,7 +233,7 @@ def test_sums_do_not_drift(steps: list[tuple[int, str, int, tuple[int, int], str
             assert look.peak(now) >= 0
             # With so many deviations as the sum of one more stands at: a sum of more requests strays less.
             without = peak_of(look._sums[:, look._first(look._ahead(now)) :], look._deviations(shape[1]))[0]
-            assert without <= look.peak_with(trial, now)
+            assert without <= peak_with(look, trial, now)
         elif step == "resize":
             known.resize(capacity(2000 + size), now)
         balances(known, now)
@@ -254,8 +283,7 @@ def test_counting_one_by_one_is_counting_all(
         elif lease is None:
             known.lend(wish(number, size, shape, streamed=streamed, forecast=forecast), 0.0)
         look.peak(0.0)
-        count = look._counted
-        assert count == len(look._owners)
+        count = len(look._owners)
         assert np.allclose(look._sums, look._curves[:, :count].sum(axis=1), atol=1e-4)
         assert BLOCK * known.pool.most_blocks >= look.peak(0.0)
 
@@ -268,16 +296,57 @@ def test_what_one_horizon_shows_the_whole_peak_shows(
     """The quick answer is never another one than the full one."""
     known = memory(100_000)
     for k, (number, step, size, shape, forecast, streamed) in enumerate(steps):
-        now = k / SPEED
+        now, look = k / SPEED, known.outlook
         what = wish(1000 * k + number, size, shape, streamed=streamed, forecast=forecast)
         trial = Lease(what, known.pool, now, 0)
         if step == "refresh":
             known._refresh(now)
-        quick = known.outlook.surely_exceeds(trial, allowed, now)
-        peak = known.outlook.peak_with(trial, now)
-        assert not quick or peak > allowed
-        assert not known.outlook.surely_exceeds(trial, peak, now)
+        quick, peak = peak_with(look, trial, now, allowed), peak_with(look, trial, now)
+        assert quick == (peak if peak <= allowed else math.inf)
+        assert peak_with(look, trial, now, peak) == peak
         known.lend(what, now)
+
+
+@settings(deadline=None, max_examples=60)
+@given(STEPS)
+def test_what_horizons_take_in_is_what_the_table_is_told(
+    steps: list[tuple[int, str, int, tuple[int, int], str, bool]],
+) -> None:
+    """Whether changes were written down or settled: the same peak with one more, now and once they are settled."""
+    known = memory(100_000)
+    for k, (number, step, size, shape, forecast, streamed) in enumerate(steps):
+        now, lease = k / SPEED, known.pool.leases.get(number)
+        what = wish(number, size, shape, streamed=streamed, forecast=forecast)
+        if size % 3 == 0:  # Its prompts take some steps to be read.
+            what = wish(number, 9 * size, shape, streamed=streamed, forecast=forecast)
+        if size % 2:  # Its prompts are but estimated.
+            what = replace(what, demand=replace(what.demand, prompt_tokens=7 * what.demand.prompt_tokens // 10))
+        if step in ("lend", "learn") and lease is None:
+            known.lend(what, now)
+        elif step == "grow" and lease is not None:
+            known.pool.progress(lease, lease.output_tokens + size * lease.sequences, known.limits.risk)
+        elif step in ("end", "resize") and lease is not None:
+            known.end(lease, Outcome.FINISHED, now, generated=0)
+        elif step == "refresh":
+            known._refresh(now)
+        trial = Lease(what, known.pool, now, 0)
+        settled = rehearsal(known.outlook)
+        settled.settle(now)
+        expected = brute_peak_with(settled, trial, now)
+        assert peak_with(known.outlook, trial, now) == expected
+        assert peak_with(settled, trial, now) == expected
+
+
+def brute_peak_with(look: Outlook, trial: Lease, now: float) -> float:
+    """Over arrays, at all horizons: once the request is in the table."""
+    twin = rehearsal(look)
+    lease = twin_of(trial)
+    twin.add(lease)
+    return twin.peak(now)
+
+
+def twin_of(trial: Lease) -> Lease:
+    return Lease(replace(trial.ticket, id=10**9), trial.pool, trial.started_at, 0)
 
 
 def test_who_finds_no_room_again_is_told_so_by_one_horizon() -> None:
@@ -285,8 +354,14 @@ def test_who_finds_no_room_again_is_told_so_by_one_horizon() -> None:
     known = memory(1000)
     for number in range(30):
         known.lend(ticket(number, 70, output=1000, forecast=LONG), 0.0)
+    known.reserved_blocks(0.0)
     wish = ticket(99, 70, output=1000, forecast=LONG)
     trial = Lease(wish, known.pool, 0.0, 0)
-    allowed = known.outlook.peak_with(trial, 0.0) - 3
-    assert known.outlook.surely_exceeds(trial, allowed, 0.0)
+    allowed = int(peak_with(known.outlook, trial)) - 3
+    assert peak_with(known.outlook, trial, allowed=allowed) == math.inf
+    peaks = known.outlook._peaks
+    assert peaks is not None
+    known.end(known.pool.leases[7], Outcome.FINISHED, 0.0, generated=1)
+    known.lend(ticket(100, 70, output=1000, forecast=LONG), 0.0)
     assert known.free_share_with(wish, allowed, 0.0) is None
+    assert sum(horizon.changes > 0 for horizon in peaks._horizons) == 1

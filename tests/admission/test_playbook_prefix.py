@@ -66,6 +66,6 @@ def test_shared_beginnings_make_work_cheaper_in_line() -> None:
     """Of two that wait, the one whose prompt need not be read again counts as the shorter."""
     play = talk()
     roster = play.admission._roster
-    assert play.admission.engines(MODEL) == 2
+    assert len(roster.engines_serving(MODEL)) == 2
     known, unknown = turn(3, ANN, 4), turn(4, 300, 4)
     assert roster.cost_s(known) < roster.cost_s(unknown)

@@ -1,5 +1,7 @@
 """Order, bounds and deadlines of who waits."""
 
+import math
+
 import pytest
 from hypothesis import given, strategies as st
 
@@ -80,6 +82,47 @@ def test_the_walk_is_the_order(arrivals: list[tuple[float, Priority, str, float]
     assert sorted(w.ticket.id for w in queue.everyone()) == list(range(len(arrivals)))
 
 
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(("come", "come", "go", "head goes", "wait", "until it may change")),
+        st.sampled_from((0.0, 0.1, 1.0, 1.0 + 1e-9, 7.0)) | st.floats(0, 100),
+        st.sampled_from(Priority),
+        st.sampled_from((0.0, 1e-9, 0.01, 3.0)),
+    ),
+    max_size=60,
+)
+
+
+@given(STEPS, st.sampled_from((0.0, NOW, 1e5)))
+def test_the_head_is_known_however_it_was_found(steps: list[tuple[str, float, Priority, float]], now: float) -> None:
+    """Who was found first is kept as long as nobody can have overtaken it: never longer, to the last bit."""
+    queue = Queue()
+    for number, (what, cost_s, priority, seconds) in enumerate(steps):
+        line = queue.by_model.get(MODEL)
+        if what == "come":
+            arrival = ticket(number, priority=priority, deadline=now + 0.1 + 10 * seconds)
+            queue.push(Waiting(arrival, now, cost_s))
+        elif what == "wait":
+            now += seconds
+        elif line is not None and what == "go":
+            queue.pop(line.waiting[number % len(line.waiting)].ticket.id)
+        elif line is not None and what == "head goes":
+            queue.pop(queue.head(MODEL, now).ticket.id)
+        elif line is not None and now <= line._first_until < math.inf:
+            now = math.nextafter(line._first_until, math.inf if seconds else 0.0) if seconds != 3.0 else now
+            now = max(now, line._scored_at)
+        if (line := queue.by_model.get(MODEL)) is not None:
+            assert queue.head(MODEL, now) is min(line.waiting, key=lambda one: one.score(now))
+
+
+def test_one_who_does_not_wait_knows_its_place() -> None:
+    """As if it had just come: behind its equals."""
+    head = Waiting(ticket(1, deadline=NOW + 10), NOW, 1.0)
+    assert order(head, now=NOW) == [1]
+    assert not Waiting(ticket(2, deadline=NOW + 10), NOW, 1.0).precedes(head, NOW)
+    assert Waiting(ticket(2, deadline=NOW + 10), NOW, 0.9).precedes(head, NOW)
+
+
 def test_who_would_come_now_stands_behind_its_equals() -> None:
     """A retry is no better off than who waits already."""
     queue, _ = filled([(NOW, Priority.INTERACTIVE, MODEL, 1.0)] * 3)
@@ -98,6 +141,18 @@ def test_who_leaves_leaves_no_trace(arrivals: list[tuple[float, Priority, str, f
     assert (len(queue), queue.models(), queue.next_deadline()) == (0, [], None)
     assert list(queue.line(MODEL, NOW)) == []
     assert not queue.is_contended(MODEL)
+
+
+@given(ARRIVALS, st.data())
+def test_who_leaves_moves_nobody(arrivals: list[tuple[float, Priority, str, float]], data: st.DataObject) -> None:
+    """Those who stay score what they would if it had never come, be it the last or not."""
+    queue, everyone = filled(arrivals)
+    for waiting in data.draw(st.permutations(everyone)):
+        for line in queue.by_model.values():
+            line.scores(NOW)
+        queue.pop(waiting.ticket.id)
+        for line in queue.by_model.values():
+            assert line.scores(NOW).tolist() == pytest.approx([one.score(NOW) for one in line.waiting])
 
 
 @given(ARRIVALS, st.floats(0, 80))

@@ -1,9 +1,9 @@
 """Who of the backends may take what."""
 
-from gateway.admission.events import BackendAdded
+from gateway.admission.events import BackendAdded, BackendRemoved
 from gateway.admission.limits import AdmissionLimits
 from gateway.admission.roster import Roster
-from gateway.domain import BackendSpec, Outcome, Reading
+from gateway.domain import BackendSpec, Outcome, Reading, ServedModel
 from tests.admission.words import BLOCK, MODEL, reading, ticket
 
 
@@ -38,8 +38,18 @@ def test_sizes() -> None:
     engine, output = roster.largest_for(ticket(1, 500, output=499 * BLOCK))
     assert (engine.name if engine else None, output) == ("large", 99 * BLOCK)
     assert roster.largest_for(ticket(1, excluded=["large", "small"])) == (None, -1)
-    assert roster.context_tokens(MODEL) == 1600
-    assert roster.context_tokens("gpt") is None
+
+
+def test_what_others_know_of_a_model() -> None:
+    """The same object until a backend says something else; of names that clients make up nothing is kept."""
+    roster = full()
+    assert roster.served(MODEL) == ServedModel(2, 1600)
+    assert roster.served("gpt") == ServedModel(0, None)
+    assert roster.served("made up") is None
+    assert "made up" not in roster._served
+    assert roster.served(MODEL) is roster.served(MODEL)
+    roster.configure(BackendRemoved("large"), 0.0)
+    assert roster.served(MODEL) == ServedModel(1, 320)
 
 
 def test_a_name_is_given_once() -> None:

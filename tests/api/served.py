@@ -19,8 +19,9 @@ from gateway.api.auth import KeyRing, TenantKeys, key_hash
 from gateway.api.crowd import Crowd
 from gateway.api.endpoints import Api, ApiSettings
 from gateway.api.parse import DEFAULT_POLICY
+from gateway.api.plain_connection import PlainApi
 from gateway.api.plain_sink import PlainSink
-from gateway.api.server import ApiServer, PlainApi
+from gateway.api.server import ApiServer
 from gateway.domain import Priority
 from gateway.errors import ApiError
 from gateway.passage import Sink

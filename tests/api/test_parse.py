@@ -7,6 +7,7 @@ import json
 import pytest
 from hypothesis import given, strategies as st
 
+from gateway.api import parse as parse_module
 from gateway.api.parse import ParsePolicy, parse_inference
 from gateway.errors import ApiError
 from gateway.request import CHAT, COMPLETIONS, EMBEDDINGS, InferenceRequest
@@ -193,3 +194,52 @@ def test_damaged_bodies_never_crash(at: int, damage: bytes) -> None:
     body[at % len(body) : at % len(body) + len(damage)] = damage
     answer = outcome(CHAT, bytes(body))
     assert answer in (400, 404) or answer == json.loads(body)["model"]
+
+
+NESTED = b'{"model":"m","metadata":{"messages":[%b]},"messages":[{"role":"user","content":"x","role":"user"}]}'
+
+
+def test_messages_of_another_field_prove_nothing_about_the_messages() -> None:
+    """They may be equal for a lenient reader, while a key came twice in only one of them."""
+    assert refusal(CHAT, NESTED % b'{"role":"user","content":"x"}').code == "duplicate_key"
+
+
+@pytest.mark.parametrize("spacing", [(",", ":"), (", ", ": "), (" , ", " : ")])
+def test_the_same_settings_around_other_messages_mean_the_same(spacing: tuple[str, str]) -> None:
+    """Nothing of one request is in the next but what both say."""
+    settings = {"max_tokens": 5, "n": 2, "stream": True, "stream_options": {"include_usage": True}, "ignore_eos": True}
+
+    def read(text: str) -> InferenceRequest:
+        body = {"model": "m", "messages": [{"role": "user", "content": text}], **settings}
+        return parse_inference(CHAT, json.dumps(body, separators=spacing).encode())
+
+    first, again = read("a"), read("another")
+    shape = again.shape
+    assert (shape.n, shape.max_tokens, shape.stream, shape.messages) == (2, 5, True, 1)
+    assert (again.stream, again.include_usage, again.runs_to_max, again.model) == (True, True, True, "m")
+    assert shape.text_bytes == first.shape.text_bytes + len("another") - len("a")
+    assert list(again.fields) == list(first.fields) == ["model", "messages", *settings]
+    assert json.loads(bytes(first.fields["messages"]))[0]["content"] == "a"
+    assert json.loads(bytes(again.fields["messages"]))[0]["content"] == "another"
+
+
+def test_known_settings_are_judged_by_the_policy_of_the_moment() -> None:
+    """And what is wrong with the messages is seen whatever stands around them."""
+    assert parse(messages=[USER], n=4).shape.n == 4
+    body = json.dumps({"model": "m", "messages": [USER], "n": 4}, separators=(",", ":")).encode()
+    assert refusal(CHAT, body, ParsePolicy(n_max=3)).param == "n"
+    assert refusal(CHAT, body.replace(b"user", b"nobody")).param == "messages[0].role"
+    assert refusal(CHAT, body.replace(b'"hi"', b'"hi","content":"hi"')).code == "duplicate_key"
+    assert parse_inference(CHAT, body, ParsePolicy(n_max=4)).shape.n == 4
+
+
+def test_only_numbers_and_switches_are_remembered() -> None:
+    """No words of a client, no long text, and no more than a few hundred."""
+    for count in range(1, 400):
+        parse(messages=[USER], max_tokens=count, temperature=0.5)
+    parse(messages=[{"role": "user", "content": "secret words"}], user="secret user")
+    parse(messages=[USER], stop="secret stop")
+    known = parse_module._KNOWN
+    assert 0 < len(known) <= 256
+    assert not any(b"secret" in frame for frame in known)
+    assert all(bytes(said.fields["messages"]) == b"0" for said in known.values())

@@ -10,7 +10,17 @@ from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http_parser import HttpRequestParser, RawRequestMessage
 from hypothesis import example, given, settings, strategies as st
 
-from gateway.api.plain_head import HEAD_MAX_BYTES, HEADERS_MAX, PlainHead, read_plain_head
+from gateway.api.plain_head import (
+    HEAD_MAX_BYTES,
+    HEADERS_MAX,
+    KNOWN_HEAD_MAX_BYTES,
+    KNOWN_HEADS_MAX,
+    PlainHead,
+    PlainHeads,
+    read_plain_head,
+)
+from tests import smuggling
+from tests.hostile_heads import HEADS
 
 HEAD = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n"
 NEXT = b"GET /next HTTP/1.1\r\nHost: y\r\n\r\n"
@@ -126,3 +136,76 @@ async def _messages(data: bytes) -> list[RawRequestMessage]:
     )
     messages, _, _ = parser.feed_data(data)
     return [message for message, _ in messages]
+
+
+def known(heads: PlainHeads) -> dict[bytes, PlainHead]:
+    return heads._known
+
+
+def test_a_known_head_is_read_anew_but_for_its_length() -> None:
+    """Each request has headers of its own: nobody's can be changed by another."""
+    heads = PlainHeads()
+    first = heads.read(HEAD)
+    assert first is not None
+    first.headers["host"] = "changed"
+    for length in (b"3", b"0", b"0012", b"9" * 12):
+        data = HEAD.replace(b"th: 3", b"th: " + length)
+        second = heads.read(data)
+        assert second == read_plain_head(data) != first
+        assert second is not None
+        second.headers["host"] = "changed"
+    for no_length in (b"", b"9" * 13, b"+3", b"3 ", b"3,3", b"0x3", b"3\r\nX-A: b\r\nContent-Length: 3"):
+        assert heads.read(HEAD.replace(b"th: 3", b"th: " + no_length)) is None
+    assert len(known(heads)) == 1
+
+
+_LENGTHS = (b"", b"3", b"0", b"007", b"9" * 12, b"9" * 13, b"+3", b"3 ", b" 3", b"3,3", b"\xb2", b"3\r\nX-A: b", b"3\n")
+_LENGTH_LINES = st.sampled_from([b"%b: %b" % (n, v) for n in (b"Content-Length", b"content-length") for v in _LENGTHS])
+_OTHER_LINES = st.sampled_from(
+    [
+        b"X-Content-Length: 3",
+        b"Content-Length : 3",
+        b"X-A: Content-Length: 3",
+        b" Content-Length: 3",
+        b"X-A: b",
+        b"Host: x",
+    ]
+)
+_SIMILAR = st.builds(
+    lambda method, lines: b"\r\n".join([method + b" / HTTP/1.1", *lines, b"", b"Content-Length: 3\r\n\r\n"]),
+    st.sampled_from([b"POST", b"GET"]),
+    st.lists(_LENGTH_LINES | _OTHER_LINES, max_size=3).map(lambda lines: [b"Host: x", *lines]),
+)
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.lists(_SIMILAR, min_size=2, max_size=12))
+def test_whatever_is_known_heads_are_read_alike(data: list[bytes]) -> None:
+    """Also those that differ only where their length could stand."""
+    heads = PlainHeads()
+    for one in data + data:
+        assert heads.read(one) == read_plain_head(one)
+
+
+def test_no_smuggler_gains_by_what_is_known() -> None:
+    """Of all that could be taken for something else, nothing is taken for what came before it."""
+    heads = PlainHeads()
+    hostile = [payload.data for payload in smuggling.corpus() + smuggling.mutations(500)] + [
+        head.data for head in HEADS
+    ]
+    for data in hostile:
+        for one in (data, data.replace(b"Content-Length: ", b"Content-Length: 1"), data):
+            assert heads.read(one) == read_plain_head(one)
+    assert known(heads)
+
+
+def test_only_so_many_heads_are_known_and_none_for_long() -> None:
+    """Nor long ones: nobody can fill the memory with them, and a key in them does not stay."""
+    heads = PlainHeads()
+    for number in range(3 * KNOWN_HEADS_MAX):
+        assert heads.read(HEAD.replace(b"Host: x", b"Host: %d" % number)) is not None
+        assert len(known(heads)) <= KNOWN_HEADS_MAX
+    heads.forget()
+    assert heads.read(HEAD.replace(b"Host: x", b"Host: " + b"x" * KNOWN_HEAD_MAX_BYTES)) is not None
+    assert heads.read(NEXT) is not None
+    assert known(heads) == {}

@@ -85,14 +85,15 @@ async def test_a_stream_is_a_chunk_for_each_write() -> None:
     sink = PlainSink(Way(pipe), "r1")
     await sink.start_stream({"x-kvgate-backend": "a"}, event("a"))
     assert sink.write(event("b") + event("c"))
-    assert sink.write(DONE)
-    await sink.end_stream()
+    assert sink.write_chunk(chunk(event("d")))
+    await sink.end_stream(DONE)
     assert len(pipe.written) == 4
     reply = parsed(b"".join(pipe.written))
     assert reply.headers["transfer-encoding"] == "chunked"
     assert reply.headers["content-type"] == "text/event-stream; charset=utf-8"
     assert (reply.headers["cache-control"], reply.headers["x-accel-buffering"]) == ("no-cache", "no")
-    assert reply.body == chunk(event("a")) + chunk(event("b") + event("c")) + chunk(DONE) + LAST_CHUNK
+    chunks = (event("a"), event("b") + event("c"), event("d"), DONE)
+    assert reply.body == b"".join(map(chunk, chunks)) + LAST_CHUNK
 
 
 async def test_a_full_transport_is_waited_for() -> None:

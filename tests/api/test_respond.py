@@ -36,9 +36,8 @@ async def playing(play: Play) -> AsyncIterator[Served]:
 
 async def _stream(sink: HttpSink) -> None:
     await sink.start_stream({"x-kvgate-backend": "a"}, event("a"))
-    assert sink.write(event("b") + event("c"))
-    assert sink.write(DONE)
-    await sink.end_stream()
+    assert sink.write_chunk(chunk(event("b") + event("c")))
+    await sink.end_stream(DONE)
 
 
 async def _broken(sink: HttpSink) -> None:

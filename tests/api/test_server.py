@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 import pytest
 
 from gateway.api import server
+from gateway.api.plain_head import PlainHeads
 from gateway.api.server import ApiServer
 from gateway.passage import Sink
 from tests.api.served import ASK, parsed, serving
@@ -39,6 +40,23 @@ async def test_a_connection_that_waits_for_its_answer_is_not_idle(monkeypatch: p
     async with serving() as house:
         house.relay.play = slowly
         assert parsed(await house.send(ASK)).status == 200
+
+
+async def test_what_clients_show_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Heads, with the keys in them, are known again only for a moment, also when the last client has left."""
+    monkeypatch.setattr(server, "SWEEP_S", 0.005)
+    forgotten = asyncio.Event()
+    forget = PlainHeads.forget
+
+    def note(heads: PlainHeads) -> None:
+        if heads._known:
+            forgotten.set()
+        forget(heads)
+
+    monkeypatch.setattr(PlainHeads, "forget", note)
+    async with serving() as house:
+        assert parsed(await house.send(ASK.replace(b"Host: x", b"Host: x\r\nConnection: close"))).status == 200
+        await forgotten.wait()
 
 
 async def test_the_end_of_the_server_cuts_what_goes_on_and_lets_go_of_the_rest() -> None:

@@ -1,3 +1,4 @@
+import contextlib
 import json
 from dataclasses import replace
 
@@ -62,6 +63,23 @@ async def test_llamacpp_gets_a_connection_for_each_request() -> None:
     settings = BackendSettings("one", "http://127.0.0.1:1", "llamacpp")
     assert b"Connection: close\r\n" in Backend(settings).headers("r", stream=True)
     assert b"Connection:" not in Backend(replace(settings, kind="vllm")).headers("r", stream=True)
+
+
+async def test_few_files_leave_few_connections_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What idles is missing where clients come; with files enough an engine's connections are all kept."""
+    idle = []
+    for files in (32, 1 << 20):
+        monkeypatch.setattr("gateway.backends.backend.files_max", lambda files=files: files)
+        async with FaultyEngine((response(b"{}"),)) as server, contextlib.AsyncExitStack() as stack:
+            backend = Backend(BackendSettings("one", server.url, "vllm"))
+            stack.push_async_callback(backend.aclose)
+            async with contextlib.AsyncExitStack() as requests:
+                for _ in range(5):
+                    exchange = await requests.enter_async_context(backend.exchange("/", b"", b"{}"))
+                    await exchange.head()
+                    await exchange.read(100)
+            idle.append(backend._upstream.idle_connections)
+    assert idle == [2, 5]
 
 
 async def test_nobody_listens() -> None:

@@ -20,6 +20,7 @@ from tests.faults import (
     Trickle,
     chunk,
     event,
+    response,
     stream,
 )
 
@@ -233,6 +234,56 @@ async def test_a_look_takes_nothing_from_what_follows() -> None:
             assert await exchange.some() == b""
 
 
+class Still(asyncio.Transport):
+    """A socket that does nothing but to be read or not."""
+
+    is_read = True
+
+    def is_closing(self) -> bool:
+        return False
+
+    def pause_reading(self) -> None:
+        self.is_read = False
+
+    def resume_reading(self) -> None:
+        self.is_read = True
+
+
+async def test_whole_chunks_can_be_taken_as_they_come() -> None:
+    """Only where one begins, after a read of the pump's in the ordinary way, and until it is over."""
+    connection, transport = Connection(lambda _: None), Still()
+    connection.connection_made(transport)
+    exchange = connection.exchange = Exchange(connection, asyncio.get_running_loop())
+    events = [event(text) for text in "abcdefgh"]
+    a, b, c, d, e, f, g, h = map(chunk, events)
+    tap, offered = Tap(), list[bytes]()
+
+    def on_chunk(data: bytes) -> bool | None:
+        offered.append(data)
+        if data not in (c, g):
+            return None
+        tap.on_data(data[data.index(b"\r\n") + 2 : -2])
+        return data != g  # It asks to pause.
+
+    connection.data_received(STREAM_HEAD + a)
+    async with asyncio.TaskGroup() as group:
+        pumping = group.create_task(exchange.pump(tap, on_chunk))
+        await asyncio.sleep(0)
+        for data in (b, c, d[:2], d[2:9], d[9:-1], d[-1:], e + f, g):
+            assert transport.is_read
+            connection.data_received(data)
+        assert not await pumping
+        assert not transport.is_read
+        exchange.resume()
+        pumping = group.create_task(exchange.pump(tap, on_chunk))
+        await asyncio.sleep(0)
+        connection.data_received(h + LAST_CHUNK)
+        assert await pumping
+    assert offered == [c, d[:2], e + f, g]
+    assert bytes(tap.data) == b"".join(events)
+    assert exchange.bytes_received == len(STREAM_HEAD) + sum(map(len, (a, b, c, d, e, f, g, h))) + len(LAST_CHUNK)
+
+
 async def test_read_keeps_its_limit(flood: tuple[FaultyEngine, Upstream]) -> None:
     """A metrics page of 50 MB is a fault, found after the limit and not after 50 MB."""
     engine, upstream = flood
@@ -268,6 +319,27 @@ class FakeTransport(asyncio.Transport):
 
     def is_closing(self) -> bool:
         return self.aborted
+
+
+def answered(whole: bytes) -> Exchange:
+    """An exchange whose response came before anybody took any of it."""
+    connection = Connection(lambda _: None)
+    connection.connection_made(FakeTransport())
+    connection.exchange = Exchange(connection, asyncio.get_running_loop())
+    connection.data_received(whole)
+    return connection.exchange
+
+
+async def test_the_limit_holds_for_what_came_with_the_head() -> None:
+    """It is given as it is, once; or it is a fault after which the connection is not used again."""
+    exchange = answered(response(b"0123456789"))
+    assert await exchange.read(10) == b"0123456789"
+    assert await exchange.read(10) == b""
+    assert exchange.keepalive_s > 0
+    exchange = answered(response(b"0123456789"))
+    with pytest.raises(UpstreamFailure, match="longer than allowed"):
+        await exchange.read(9)
+    assert exchange.keepalive_s == 0
 
 
 @given(st.lists(st.binary(max_size=30) | st.sampled_from([STREAM_HEAD, b"5\r\nabcde\r\n", LAST_CHUNK]), max_size=8))

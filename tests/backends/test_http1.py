@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, strategies as st
 
-from gateway.backends.http1 import Head, MalformedResponseError, ResponseParser
+from gateway.backends.http1 import KNOWN_LINES_MAX, Head, MalformedResponseError, ResponseParser
 from tests.faults import FAULTS, STREAM_HEAD, chunk, response
 
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -215,6 +215,18 @@ def test_long_head_is_refused_even_if_it_is_whole() -> None:
     """The limit is the same for a head that comes at once."""
     with pytest.raises(MalformedResponseError, match="too long"):
         parse_head(b"A: " + b"x" * 16 * 1024)
+
+
+def test_lines_seen_before_mean_the_same_to_each_response() -> None:
+    """Good ones and bad ones, however many others came between; and no two heads share what was read."""
+    first, others = parse_head(b"A: b", b"C: d").head, range(KNOWN_LINES_MAX + 1)
+    assert first is not None
+    first.headers[b"a"] = b"changed"
+    for _ in range(2):
+        with pytest.raises(MalformedResponseError, match="invalid response header"):
+            parse_head(b"A: b", b"C : d")
+        assert [parse_head(b"N: %d" % n).head for n in others] == [Head(200, {b"n": b"%d" % n}) for n in others]
+        assert parse_head(b"C: d", b"A: b").head == Head(200, {b"c": b"d", b"a": b"b"})
 
 
 def test_repeated_headers_are_joined_and_values_stripped() -> None:

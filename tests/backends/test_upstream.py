@@ -183,7 +183,7 @@ async def test_idle_connection_past_its_time_is_not_used(engine: FaultyEngine) -
     assert await engine.hang_ups.get() == 0
 
 
-@pytest.mark.parametrize("url", [refusing_url(), "http://" + "x" * 64 + ".invalid"])
+@pytest.mark.parametrize("url", [refusing_url(), "http://" + "x" * 64 + ".invalid"], ids=["refused", "unknown"])
 async def test_no_connection_is_a_failure_before_sending(url: str) -> None:
     """Refused, and a host that no resolver takes; the message names no host."""
     with pytest.raises(UpstreamFailure) as failure:

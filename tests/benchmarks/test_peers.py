@@ -23,11 +23,12 @@ def test_every_figure_is_taken_in_every_round(built: Path) -> None:
     assert {name: len(samples) for name, samples in figures.samples.items()} == {
         "short_1": 2,
         "short_64": 2,
+        "short_paced": 2,
         "long": 2,
         "streams_some": 2,
         "streams_many": 2,
     }
-    assert [sample.outcome.errors for samples in figures.samples.values() for sample in samples] == [0] * 10
+    assert [sample.outcome.errors for samples in figures.samples.values() for sample in samples] == [0] * 12
     assert figures.samples["streams_many"][0].outcome.tokens == 24
     assert figures.idle_bytes is not None
     assert figures.added_first_token_ms is not None
@@ -40,5 +41,5 @@ def test_one_that_does_not_start_is_left_out(capsys: pytest.CaptureFixture[str],
     absent = Peer("absent", "C", lambda _: Launch(["false"]), built)
     results = measure([absent], PLAN, rounds=1)
     assert results["absent"].samples == {}
-    assert len(results["direct"].samples) == 5
+    assert len(results["direct"].samples) == 6
     assert "absent, start: absent does not serve" in capsys.readouterr().err

@@ -123,6 +123,15 @@ def test_coverage_is_a_share_that_rises_with_its_quantile(
         assert 0 <= low <= high + 1e-9 <= 1 + 2e-9
 
 
+def test_what_was_saved_takes_the_place_of_what_was_observed() -> None:
+    """Of all of it, however new."""
+    saved, calibration = observed(KNOWN, SAMPLE[:100]), Calibration()
+    calibration.observe(KNOWN, 50, ended=True)
+    calibration.restore(saved.counts(), saved.samples)
+    assert calibration.counts().reached == pytest.approx(saved.counts().reached)
+    assert calibration.samples == 100
+
+
 def test_learning_while_measuring() -> None:
     """Forecasts made on the way, from the first answer on, end up calibrated."""
     lengths, calibration = OutputLengths(), Calibration()

@@ -142,3 +142,11 @@ def test_what_a_prompt_has_for_certain() -> None:
     assert 0 < text.prompt_tokens_least <= text.prompt_tokens / 2
     assert seen.prompt_tokens_least == text.prompt_tokens_least
     assert seen.prompt_tokens > text.prompt_tokens
+
+
+@pytest.mark.parametrize("shape", [Shape(400), Shape(400, max_tokens=7), Shape(400, output=False)])
+def test_several_bounds_are_those_that_each_risk_has(shape: Shape) -> None:
+    """The hard end for none, and nothing where there is no output."""
+    demand = DemandModel().estimate(shape, context_tokens=5_000)
+    risks = (0.5, 0.1, 0.01, 0.0)
+    assert demand.output_bounds(*risks) == [demand.output_bound(risk) for risk in risks]

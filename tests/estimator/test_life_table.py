@@ -41,7 +41,7 @@ def test_what_is_old_counts_less() -> None:
     table.passed(0, 1)
     assert table.hazards((0.0, 0.0), 0.0)[0] == pytest.approx(1 / 3)
     assert table.size == pytest.approx(1.5)
-    assert table.reached(1) == pytest.approx(1)
+    assert table.counts().reached[1] == pytest.approx(1)
 
 
 def test_counts_stay_finite() -> None:
@@ -123,3 +123,51 @@ def test_what_cannot_be_is_refused(counts: LifeCounts) -> None:
     with pytest.raises(ValueError, match=r"other bins|cannot be"):
         table.restore(counts)
     assert table.size == 1
+
+
+class BinByBin:
+    """The same table, counted the plain way."""
+
+    def __init__(self, bins: int, half_life: float) -> None:
+        self.reached, self.ended = [0.0] * bins, [0.0] * bins
+        self.keep = 0.5 ** (1 / half_life)
+
+    def passed(self, first: int, last: int, count: float) -> None:
+        for k in range(first, last):
+            self.reached[k] += count
+        for k in range(last, first):
+            self.reached[k] = max(self.ended[k], self.reached[k] - count)
+
+    def ended_in(self, k: int, count: float, since: int) -> None:
+        self.passed(since, k + 1, count)
+        self.ended[k] += count
+
+    def fade(self) -> None:
+        self.reached = [count * self.keep for count in self.reached]
+        self.ended = [count * self.keep for count in self.ended]
+
+
+@given(STEPS)
+@settings(deadline=None)
+def test_sums_are_those_of_counting_bin_by_bin(steps: list[tuple[int, int, int, bool, float]]) -> None:
+    """Whatever passes, is taken back, ends in one bin or across several; and never do more end than come."""
+    table, plain = LifeTable(5, half_life=3), BinByBin(5, half_life=3)
+    for first, last, k, fades, count in steps:
+        table.passed(first, last, count)
+        plain.passed(first, last, count)
+        since = min(first, k)
+        table.ended_in(k, count, since)
+        plain.ended_in(k, count, since)
+        shares = [count / 4] * (4 - k)
+        table.ended_across(k, shares)
+        for i, share in enumerate([*shares, 1 - sum(shares)], k):
+            plain.ended_in(i, share, 0)
+        if fades:
+            table.fade()
+            plain.fade()
+    counts = table.counts()
+    assert counts.reached == pytest.approx(plain.reached)
+    assert counts.ended == pytest.approx(plain.ended)
+    assert table.size == pytest.approx(plain.reached[0])
+    assert all(ended <= reached for reached, ended in zip(counts.reached, counts.ended, strict=True))
+    assert all(0 <= hazard <= 1 for hazard in table.hazards((0.0,) * 5, 0.0))

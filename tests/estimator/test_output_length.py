@@ -49,6 +49,15 @@ def test_quantile_and_survival_agree(f: OutputForecast, q: float, generated: int
     assert tokens == generated + 1 or f.survival(tokens - 1, generated) >= (1 - q) * (1 - 1e-6)
 
 
+@given(forecasts(), st.one_of(GENERATED, st.sampled_from(EDGES)))
+@settings(deadline=None)
+def test_chances_are_those_of_survival(f: OutputForecast, tokens: int) -> None:
+    """To stay below a length, and to get no further: what is left of having got beyond."""
+    chances = f.chances(tokens)
+    assert chances == pytest.approx((1 - f.survival(max(0, tokens - 1)), 1 - f.survival(tokens)), abs=1e-12)
+    assert 0 <= chances[0] <= chances[1] <= 1
+
+
 @given(forecasts(), GENERATED, GENERATED, GENERATED)
 @settings(deadline=None)
 def test_survival_falls_and_conditions_as_it_should(f: OutputForecast, a: int, b: int, c: int) -> None:

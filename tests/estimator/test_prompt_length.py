@@ -132,8 +132,9 @@ def test_what_is_saved_comes_back(count: int) -> None:
     before = PromptLengths()
     for _ in range(count):
         before.learn(*chat(rng, 0.3, 0.1))
+    saved = before.evidence()
     before._refresh()
-    after = PromptLengths.restored(before.evidence())
+    after = PromptLengths.restored(saved)
     terms = (4000, 3, 1, 1)
     for _ in range(2):
         assert after.expected(terms) == pytest.approx(before.expected(terms))
@@ -163,3 +164,40 @@ def test_what_cannot_have_been_learned_is_refused(wrong: dict[str, Any]) -> None
     """Whoever reads a file must not trust it."""
     with pytest.raises(ValueError, match=r"cannot be|four terms|solution"):
         PromptLengths.restored(replace(PromptLengths().evidence(), **wrong))
+
+
+def test_answers_wait_only_as_long_as_they_change_nothing() -> None:
+    """Rates and bound are at each moment those of one who takes in every answer at once."""
+    rng = random.Random(6)
+    waiting, prompt = PromptLengths(), PromptLengths()
+    for _ in range(400):
+        terms, tokens = rng.choice([chat(rng, 0.25, 0.2), ((0, 0, 0, 0), 5), ((900, 1, 1, 2), 0)])
+        waiting.learn(terms, tokens)
+        prompt.learn(terms, tokens)
+        prompt.evidence()
+        assert waiting.expected((2000, 3, 1, 1)) == pytest.approx(prompt.expected((2000, 3, 1, 1)))
+        assert waiting.relative_error == pytest.approx(prompt.relative_error)
+
+
+def test_old_answers_fade_with_each_new_one() -> None:
+    """What is saved, at any moment, is the sum in which each answer has made all before it a little lighter."""
+    rng = random.Random(5)
+    lengths = PromptLengths()
+    fresh = lengths.evidence()
+    gram, moment = [list(row) for row in fresh.gram], list(fresh.moment)
+    ridge = [0.1 * row[i] / 8 / (500 / math.log(2)) for i, row in enumerate(fresh.gram)]
+    rates = [moment[i] / row[i] for i, row in enumerate(fresh.gram)]
+    keep = 1 - math.log(2) / 500
+    for _ in range(100):
+        terms, tokens = chat(rng, 0.25, 0.1)
+        scale = 1 / lengths.expected(terms) ** 2
+        for i in range(4):
+            gram[i] = [cell * keep + scale * terms[i] * terms[j] for j, cell in enumerate(gram[i])]
+            gram[i][i] += ridge[i]
+            moment[i] = moment[i] * keep + scale * terms[i] * tokens + ridge[i] * rates[i]
+        lengths.learn(terms, tokens)
+        if rng.random() < 0.3:
+            assert lengths.evidence().moment == pytest.approx(moment)
+    evidence = lengths.evidence()
+    assert evidence.moment == pytest.approx(moment)
+    assert [cell for row in evidence.gram for cell in row] == pytest.approx([cell for row in gram for cell in row])

@@ -232,7 +232,7 @@ def _not_negative(account: EngineAccount, pool: Pool) -> None:
     outlook = account.memory.outlook if account.memory is not None else None
     if outlook is not None and outlook._rows.keys() != pool.leases.keys():
         raise BooksError(f"the outlook knows {sorted(outlook._rows)}, the pool {sorted(pool.leases)}")
-    if outlook is not None and len(outlook._owners) != sum(map(len, outlook._rows.values())):
+    if outlook is not None and len(outlook._owners) != sum(map(len, outlook._rows.values())) + len(outlook._gone):
         raise BooksError("the outlook has rows of nobody")
 
 

@@ -106,11 +106,15 @@ class Visitor:
             self.leave()
         return not (self.script.slow or leaves)
 
+    def write_chunk(self, chunk: bytes) -> bool:
+        return self.write(chunk[chunk.index(b"\r\n") + 2 : -2])
+
     async def drained(self) -> None:
         await self._step("reading")
         await asyncio.sleep(SLOW_S)
 
-    async def end_stream(self) -> None:
+    async def end_stream(self, events: bytes = b"") -> None:
+        self.body += events
         await self._step("ending")
         self.completed += 1
         if self.script.leaves == "after":

@@ -14,6 +14,7 @@ from gateway.config import Secret
 from gateway.domain import Priority
 from gateway.reporting.logs import LineWriter, Logs, configure, is_kept, request_line
 from gateway.reporting.record import RequestRecord, UpstreamAttempt
+from gateway.request import CHAT
 
 RECORD = RequestRecord(
     "req-1",
@@ -81,6 +82,66 @@ def test_a_request_is_one_line_of_what_is_known() -> None:
         "kv_tokens": 0,
         "upstream_failures": ["b:connect"],
     }
+
+
+def test_every_field_has_its_place() -> None:
+    """Lines are made by position: no two fields may be mixed up."""
+    full = RequestRecord(
+        "r",
+        CHAT,
+        "m",
+        502,
+        2.5,
+        backend="b",
+        outcome="admitted",
+        reason="ok",
+        priority=Priority.STANDARD,
+        tenant="t",
+        error="upstream_error",
+        stream=True,
+        queue_wait_s=0.25,
+        ttft_s=0.75,
+        prompt_tokens=10,
+        output_tokens=11,
+        cached_prompt_tokens=12,
+        predicted_prompt_tokens=13,
+        predicted_output_p50=14,
+        predicted_output_bound=15,
+        kv_tokens=16,
+        headroom_tokens=17,
+        retry_after_s=1.5,
+        disconnect="decode",
+        attempts=(UpstreamAttempt("a", "reset"),),
+        trace_id="c" * 32,
+    )
+    assert list(request_line(full).items()) == [
+        ("request_id", "r"),
+        ("trace_id", "c" * 32),
+        ("endpoint", CHAT),
+        ("model", "m"),
+        ("backend", "b"),
+        ("tenant", "t"),
+        ("priority", "standard"),
+        ("outcome", "admitted"),
+        ("reason", "ok"),
+        ("code", 502),
+        ("error", "upstream_error"),
+        ("stream", True),
+        ("headroom_before", 17),
+        ("retry_after_s", 1.5),
+        ("queue_wait_s", 0.25),
+        ("ttft_s", 0.75),
+        ("duration_s", 2.5),
+        ("prompt_tokens", 10),
+        ("cached_prompt_tokens", 12),
+        ("output_tokens", 11),
+        ("predicted_prompt", 13),
+        ("predicted_output", 14),
+        ("output_bound", 15),
+        ("kv_tokens", 16),
+        ("disconnect", "decode"),
+        ("upstream_failures", ["a:reset"]),
+    ]
 
 
 def test_a_line_cannot_be_forged() -> None:

@@ -15,7 +15,7 @@ from gateway.admission.limits import AdmissionLimits
 from gateway.app import relay_settings
 from gateway.backends.backend import Backend
 from gateway.config import Config, load_config
-from gateway.domain import Outcome, Ticket
+from gateway.domain import Outcome, ServedModel, Ticket
 from gateway.front import Parts
 from gateway.gate import Gate, Place
 from gateway.pricing import Pricing
@@ -23,7 +23,7 @@ from gateway.reporting.metrics import Metrics
 from gateway.reporting.record import RequestRecord
 from gateway.tokens import TokenCounters
 from gateway.workers.guest import Guest
-from gateway.workers.messages import Admitted, Considered, Cut, Refused, ServedModel, State, ToOwner, ToWorker
+from gateway.workers.messages import Admitted, Considered, Cut, Refused, State, ToOwner, ToWorker
 from gateway.workers.remote_admission import RemoteAdmission
 from gateway.workers.remote_pricing import RemotePricing
 from tests.shell import MODEL, HandClock, add_backend, ticket

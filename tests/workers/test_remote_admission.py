@@ -10,7 +10,7 @@ from hypothesis import given, strategies as st
 
 from gateway.admission.commands import Admit
 from gateway.admission.events import DrainStarted
-from gateway.domain import Outcome, Reason, Ticket
+from gateway.domain import Outcome, Reason, ServedModel, Ticket
 from gateway.workers.messages import Admitted, Leave, Progress
 from gateway.workers.remote_admission import PROGRESS_EVERY_S
 from tests.shell import ticket
@@ -135,9 +135,8 @@ async def test_what_a_worker_has_not() -> None:
 
 async def test_what_is_known_of_models() -> None:
     side = Side(Owner())
-    assert (side.gate.models(), side.gate.is_known) == (frozenset(["m"]), True)
-    assert (side.gate.engines("m"), side.gate.engines("other")) == (1, 0)
-    assert (side.gate.context_tokens("m"), side.gate.context_tokens("other")) == (8192, None)
+    assert (side.gate.models(), side.gate.is_known) == ({"m": ServedModel(1, 8192)}, True)
+    assert (side.gate.served("m"), side.gate.served("other")) == (ServedModel(1, 8192), None)
 
 
 async def test_backends_that_failed_are_told_of() -> None:

@@ -19,7 +19,7 @@ import pytest
 from gateway import http_front
 from gateway.admission.commands import Admit
 from gateway.config import Config, load_config
-from gateway.domain import Reason, Refusal
+from gateway.domain import Reason, Refusal, ServedModel
 from gateway.simulation.server import EngineOptions, start_engine
 from gateway.workers.channel import Channel
 from gateway.workers.messages import (
@@ -36,7 +36,6 @@ from gateway.workers.messages import (
     Opened,
     Refused,
     Retire,
-    ServedModel,
     Setup,
     State,
     ToOwner,
